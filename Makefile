@@ -1,0 +1,78 @@
+# Two commands matter: `make setup` and `make test`. The rest are parts of them, or run by hand.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_VENV := .venv-torch
+STAMP := $(VENV)/.stamp
+DEMO_STAMP := $(VENV)/.stamp-demo
+TORCH_STAMP := $(TORCH_VENV)/.stamp
+
+LOCKED := requirements.lock pyproject.toml client/pyproject.toml scripts/setup.sh
+CODE := service workers kernels client tests scripts $(wildcard benchmarks)
+TYPED := service workers kernels client/arrowquant tests/servers.py tests/conftest.py
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+.PHONY: setup
+setup: $(STAMP) ## Create .venv and install the locked packages and both distributions
+
+$(STAMP): $(LOCKED)
+	scripts/setup.sh $(VENV)
+	@touch $@
+
+.PHONY: servers
+servers: ## Install the system packages that the tests start: Redis and PostgreSQL
+	scripts/servers.sh
+
+.PHONY: test
+test: setup servers lint ## Lint, then run every test but those that need torch
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup ## Ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## Rewrite the sources as the linter wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: test-torch
+test-torch: $(TORCH_STAMP) ## Run the tests marked torch, in an environment of their own
+	$(TORCH_VENV)/bin/pytest tests/torch -m torch $(PYTEST_ARGS)
+
+$(TORCH_STAMP): $(STAMP) scripts/setup-torch.sh
+	scripts/setup-torch.sh $(TORCH_VENV)
+	@touch $@
+
+.PHONY: demo
+demo: setup $(DEMO_STAMP) ## Quantize a real model through the service on this machine
+	$(BIN)/python scripts/demo.py
+
+$(DEMO_STAMP): $(STAMP) requirements-demo.lock
+	$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
+	    --requirement requirements-demo.lock
+	@touch $@
+
+.PHONY: openapi
+openapi: setup ## Write openapi.yaml from the application
+	$(BIN)/python -m service openapi > openapi.yaml.new
+	mv openapi.yaml.new openapi.yaml
+
+.PHONY: lock
+lock: setup ## Resolve the lock files again (LOCK_ARGS=--upgrade for newer versions)
+	UV=$(BIN)/uv scripts/lock.sh $(LOCK_ARGS)
+
+.PHONY: clean
+clean: ## Remove the environments and everything that can be made again
+	rm -rf $(VENV) $(TORCH_VENV) build client/build *.egg-info client/*.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis openapi.yaml.new
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
