@@ -1,0 +1,228 @@
+"""A job and its parts as values: states, records, claims. No storage, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "QUEUED"  #: accepted; no worker has taken it yet
+    RUNNING = "RUNNING"  #: at least one unit was claimed; `phase` says what is going on
+    CANCELLING = "CANCELLING"  #: cancel was asked; leases are being given up, uploads aborted
+    SUCCEEDED = "SUCCEEDED"  #: the manifest is in place
+    FAILED = "FAILED"  #: `error` says why; retry continues from the ledger
+    CANCELLED = "CANCELLED"  #: stopped on request, nothing half-written left behind
+    EXPIRED = "EXPIRED"  #: waited longer than it was allowed to
+
+
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+
+# The only transitions there are; the ledger refuses all others. FAILED and CANCELLED go back to
+# QUEUED by an explicit retry, which keeps the ledger of finished units.
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset(
+        {JobState.RUNNING, JobState.CANCELLED, JobState.FAILED, JobState.EXPIRED}
+    ),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLING}),
+    JobState.CANCELLING: frozenset({JobState.CANCELLED}),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.EXPIRED: frozenset(),
+}
+
+
+class Phase(StrEnum):
+    """What a RUNNING job is doing."""
+
+    PLANNING = "PLANNING"
+    QUANTIZING = "QUANTIZING"
+    VERIFYING = "VERIFYING"
+    PUBLISHING = "PUBLISHING"
+
+
+class UnitKind(StrEnum):
+    """The kinds of work a worker can claim. One job has one PLAN, then its QUANTIZE units, then
+    one PUBLISH; a cancelled one has a CLEANUP."""
+
+    PLAN = "plan"
+    QUANTIZE = "quantize"
+    PUBLISH = "publish"
+    CLEANUP = "cleanup"
+
+
+class TensorState(StrEnum):
+    """The ledger's word on one tensor."""
+
+    PENDING = "PENDING"
+    DONE = "DONE"  #: quantized as planned
+    KEPT = "KEPT"  #: stored raw, `reason` says why
+    FALLBACK = "FALLBACK"  #: quantized wider than asked, or kept, because the gate was missed
+    TIED = "TIED"  #: shares the bytes of `tied_to`
+
+
+class EventType(StrEnum):
+    """The closed set of events of a job."""
+
+    STATE = "state"
+    PROGRESS = "progress"
+    TENSOR = "tensor"
+    WARNING = "warning"
+    ARTIFACT = "artifact"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a job's history. `seq` counts from 1 within the job, without gaps."""
+
+    job_id: str
+    seq: int
+    type: EventType
+    time: datetime
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Byte-weighted progress. `bytes_done` never falls while a job lives."""
+
+    bytes_total: int = 0
+    bytes_done: int = 0
+    bytes_written: int = 0
+    tensors_total: int = 0
+    tensors_done: int = 0
+    tensors_kept: int = 0
+    tensors_fallback: int = 0
+    units_total: int = 0
+    units_done: int = 0
+    bytes_per_s: float | None = None
+    eta_s: float | None = None
+
+    @property
+    def percent(self) -> float:
+        """0 to 99.9 while the job lives; only a published artifact is 100, which the job says."""
+        if not self.bytes_total:
+            return 0.0
+        return min(99.9, round(100 * self.bytes_done / self.bytes_total, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the ledger holds it. `request` is the body as accepted, `resolved` the recipe with
+    every default filled in plus, after planning, the pinned source objects."""
+
+    id: str
+    tenant: str
+    name: str
+    labels: dict[str, str]
+    state: JobState
+    phase: Phase | None
+    attempt: int
+    priority: int
+    request: dict[str, Any]
+    resolved: dict[str, Any]
+    progress: Progress
+    error: dict[str, Any] | None
+    warnings: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    update_time: datetime
+    event_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who claims: `name` is unique to the process (host:pid:start)."""
+
+    name: str
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A unit of work held under a lease.
+
+    fence     grows at every claim of the unit; every write names it and fails when it is stale
+    levels    tensor index -> escalated bits (0: keep raw), for the tensors of this unit
+    attempt   how many times this unit was claimed before without finishing
+    """
+
+    job_id: str
+    tenant: str
+    kind: UnitKind
+    seq: int
+    fence: int
+    attempt: int
+    request: dict[str, Any]
+    resolved: dict[str, Any]
+    levels: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """A tensor as planned or finished, as the ledger and the API show it.
+
+    metrics  relmse, sqnr_db, cosine, max_abs_error of the stored form (None where not measured)
+    history  for a FALLBACK, what was tried: [{bits, sqnr_db, cosine}], narrowest first
+    """
+
+    index: int
+    name: str
+    state: TensorState
+    dtype: str
+    shape: list[int]
+    role: str
+    codec: str
+    bits: int
+    group_size: int
+    reason: str
+    source_bytes: int
+    stored_bytes: int
+    metrics: dict[str, float | None] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    tied_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """A finished part file: `etag` is the store's word at completion, `sha256` ours."""
+
+    seq: int
+    key: str
+    nbytes: int
+    sha256: str
+    etag: str
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class PieceError:
+    """Error sums of the rows of one tensor that one unit stored (see kernels.fidelity)."""
+
+    tensor: int
+    bits: int
+    sum_w2: float
+    sum_e2: float
+    sum_wq: float
+    sum_q2: float
+    max_abs: float
+    count: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """A QUANTIZE unit as PLAN hands it to the ledger. `tensors` are those with rows in it."""
+
+    seq: int
+    source_bytes: int
+    tensors: tuple[int, ...]

@@ -1,0 +1,214 @@
+"""What a caller may ask for, and what it means once every default is filled in.
+
+`JobRequest` is the wire form (extra fields are refused, messages say the fix). `resolve` turns its
+recipe into a `ResolvedRecipe` in which nothing is implicit; that form is hashed, stored in the
+manifest and is all the planner sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from service.domain import location
+from service.domain.profiles import (
+    GATES,
+    LADDER,
+    PROFILES,
+    ROLE_FLOORS,
+    Bits,
+    GroupSize,
+    Method,
+    ProfileName,
+    Role,
+)
+
+MAX_RULES = 256
+MAX_PATTERN_CHARS = 512
+
+
+class Wire(BaseModel):
+    """Base of everything a caller sends: immutable, and unknown fields are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(Wire):
+    """What to do with the tensors whose full name matches; the first matching rule wins.
+
+    `match` is a glob (`blocks.*.attn.*`), or a regular expression after `re:` that must match the
+    whole name. Either `action: keep`, or the quantization fields to override.
+    """
+
+    match: Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATTERN_CHARS)]
+    action: Literal["keep", "quantize"] = "quantize"
+    bits: Bits | None = None
+    group_size: GroupSize | None = None
+    method: Method | None = None
+    symmetric: bool | None = None
+
+    @model_validator(mode="after")
+    def _keep_has_no_fields(self) -> Self:
+        overrides = (self.bits, self.group_size, self.method, self.symmetric)
+        if self.action == "keep" and any(value is not None for value in overrides):
+            raise ValueError(
+                "a rule with action 'keep' takes no bits, group_size, method or symmetric; "
+                "remove them, or use action 'quantize'"
+            )
+        return self
+
+
+class Fallback(Wire):
+    """The per-tensor quality gate and the ladder of widths tried when it is missed.
+
+    A tensor whose SQNR or cosine is below the gate is quantized again at the next width of
+    2, 4, 8 and, failing that, kept raw. `enabled: false` records the errors without acting on them.
+    """
+
+    enabled: bool = True
+    min_sqnr_db: Annotated[float, Field(ge=0, le=200)] | None = None
+    min_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Recipe(Wire):
+    """How to quantize. What is left out comes from the profile."""
+
+    profile: ProfileName = "local"
+    bits: Bits | None = None
+    method: Method = "lsq"
+    granularity: Literal["group", "row", "tensor"] = "group"
+    group_size: GroupSize | None = None
+    symmetric: bool = False
+    rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
+    fallback: Fallback = Fallback()
+
+    @model_validator(mode="after")
+    def _granularity_fits(self) -> Self:
+        if self.granularity != "group" and self.group_size is not None:
+            raise ValueError(
+                f"group_size only goes with granularity 'group', not {self.granularity!r}; remove it"
+            )
+        if self.granularity == "tensor" and self.method != "minmax":
+            raise ValueError(
+                "granularity 'tensor' is one scale from the tensor's range: set method to 'minmax'"
+            )
+        return self
+
+
+class Place(Wire):
+    """A prefix inside a named connection. Never a URL and never a key."""
+
+    connection: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    prefix: Annotated[str, StringConstraints(max_length=1024)] = ""
+
+    @field_validator("prefix")
+    @classmethod
+    def _clean(cls, value: str) -> str:
+        return location.clean_prefix(value)
+
+
+class Source(Place):
+    """Where the weights are: a folder of safetensors, or one `.safetensors` object."""
+
+
+class Output(Place):
+    """Where the artifact goes, and what to do when one is there already."""
+
+    if_exists: Literal["fail", "replace"] = "fail"
+
+
+class Limits(Wire):
+    """Bounds on the work itself; they never change a byte of the result."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    max_memory_bytes: Annotated[int, Field(ge=256 * 2**20)] | None = None
+    max_runtime_s: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
+
+
+Label = Annotated[str, StringConstraints(max_length=256)]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+
+
+class PlanRequest(Wire):
+    """What a plan needs: the source and the recipe."""
+
+    source: Source
+    recipe: Recipe = Recipe()
+
+
+class JobRequest(PlanRequest):
+    """The body of `POST /v1/jobs`."""
+
+    name: Annotated[str, StringConstraints(max_length=128)] = ""
+    labels: Annotated[dict[LabelKey, Label], Field(max_length=64)] = {}
+    output: Output
+    limits: Limits = Limits()
+    priority: Literal["low", "normal", "high"] = "normal"
+
+
+class Gate(BaseModel):
+    """The least quality a quantized tensor must have."""
+
+    model_config = ConfigDict(frozen=True)
+    enabled: bool
+    min_sqnr_db: float
+    min_cosine: float
+
+
+class ResolvedRecipe(BaseModel):
+    """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor)."""
+
+    model_config = ConfigDict(frozen=True)
+    profile: ProfileName
+    bits: Bits
+    method: Method
+    granularity: Literal["group", "row", "tensor"]
+    group_size: int
+    symmetric: bool
+    rules: tuple[Rule, ...]
+    gate: Gate
+    ladder: tuple[int, ...]
+    role_floors: dict[Role, Bits]
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON form."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+
+
+def resolve(recipe: Recipe) -> ResolvedRecipe:
+    """Fill every default from the profile and the width."""
+    profile = PROFILES[recipe.profile]
+    bits = recipe.bits or profile.bits
+    gate = GATES[bits]
+    fallback = recipe.fallback
+    grouped = recipe.granularity == "group"
+    return ResolvedRecipe(
+        profile=recipe.profile,
+        bits=bits,
+        method=recipe.method,
+        granularity=recipe.granularity,
+        group_size=(recipe.group_size or profile.group_size) if grouped else 0,
+        symmetric=recipe.symmetric,
+        rules=recipe.rules,
+        gate=Gate(
+            enabled=fallback.enabled,
+            min_sqnr_db=gate.sqnr_db if fallback.min_sqnr_db is None else fallback.min_sqnr_db,
+            min_cosine=gate.cosine if fallback.min_cosine is None else fallback.min_cosine,
+        ),
+        ladder=LADDER,
+        role_floors=dict(ROLE_FLOORS),
+    )
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def next_bits(bits: int, ladder: tuple[int, ...] = LADDER) -> int | None:
+    """The next width up the ladder, or None when only keeping the tensor raw is left."""
+    return next((step for step in ladder if step > bits), None)
+
