@@ -11,8 +11,7 @@ DEMO_STAMP := $(VENV)/.stamp-demo
 TORCH_STAMP := $(TORCH_VENV)/.stamp
 
 LOCKED := requirements.lock pyproject.toml client/pyproject.toml scripts/setup.sh
-CODE := service workers kernels client tests scripts $(wildcard benchmarks)
-TYPED := service workers kernels client/arrowquant tests/servers.py tests/conftest.py
+TYPED := service workers kernels client/arrowquant tests/conftest.py tests/processes.py tests/servers.py
 
 .PHONY: help
 help: ## List the targets
