@@ -1,0 +1,23 @@
+"""Quantization of weight matrices: arrays in, arrays out.
+
+Vocabulary: a *row* is one output of a linear layer; a *group* is a run of consecutive weights of a
+row that share a scale; a *code* is the small integer stored for a weight. Functions ending in 1
+work on one number or one group's numbers, functions ending in _rows on a block of rows. Nothing
+here reads files, logs, or looks at the clock, and arguments are checked by the callers.
+"""
+
+from kernels.engine import Encoded, dequantize, quantize, quantize_fixed, value_range
+from kernels.errors import NonFiniteWeights
+from kernels.fidelity import ErrorSums
+from kernels.widen import widen
+
+__all__ = [
+    "Encoded",
+    "ErrorSums",
+    "NonFiniteWeights",
+    "dequantize",
+    "quantize",
+    "quantize_fixed",
+    "value_range",
+    "widen",
+]

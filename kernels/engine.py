@@ -1,0 +1,189 @@
+"""The functions the rest of the product calls: whole tensors, any number of threads.
+
+Arguments are taken as they come: the caller has checked them against its limits. Bytes and sums
+are the same at any number of threads.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import affine, fixed, lsq, minmax
+from kernels.bitpack import row_bytes
+from kernels.errors import NonFiniteWeights
+from kernels.fidelity import COLUMNS, ErrorSums, fold_rows
+from kernels.pool import over_rows
+from kernels.ranges import range_rows
+from kernels.widen import KINDS, Dtype, patterns, widen
+
+Method = Literal["minmax", "lsq"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A quantized tensor.
+
+    codes   uint8 (rows, ceil(cols * bits / 8)), layout in bitpack
+    scales  float16 (rows, groups), or (1, 1) with one range per tensor; finite, may be negative
+            when symmetric
+    mins    float16, shape of scales; None when symmetric
+    errors  sums over all weights, measured on the values as stored
+    """
+
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.float16]
+    mins: NDArray[np.float16] | None
+    errors: ErrorSums
+
+
+def _refuse(x: NDArray[np.generic], dtype: Dtype, position: tuple[int, int] | None) -> None:
+    if position is not None:
+        row, col = position
+        value = float(widen(x[row : row + 1, col : col + 1], dtype)[0, 0])
+        raise NonFiniteWeights(row, col, value)
+
+
+def quantize(
+    x: NDArray[np.generic],
+    *,
+    dtype: Dtype,
+    bits: int,
+    group_size: int,
+    symmetric: bool,
+    method: Method,
+    threads: int = 1,
+) -> Encoded:
+    """Quantize the rows of a matrix in groups of consecutive weights.
+
+    x           (rows, cols), C order, may be read-only: uint16 bit patterns for BF16 and F16,
+                float32 for F32; cols >= 1
+    bits        2, 3, 4 or 8
+    group_size  weights per group, a multiple of 8, or 0 for one group per row; the last group of a
+                row may be shorter
+    symmetric   codes around zero and no minimum; else a scale and a minimum per group
+    method      "lsq" (least-squares search, see lsq) or "minmax" (see minmax)
+    threads     threads at work, the calling one included
+    Errors      NonFiniteWeights for the first NaN or Inf in row-major order
+    Formula     see encode; values beyond float16 saturate, see minmax
+    """
+    bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
+    rows, cols = x.shape
+    group = group_size or cols
+    codes = np.empty((rows, row_bytes(cols, bits)), np.uint8)
+    scales = np.empty((rows, -(-cols // group)), np.float16)
+    mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
+    sums = np.empty((rows, COLUMNS), np.float64)
+
+    def work(part: slice) -> int:
+        source, arrays = (
+            bit_patterns[part],
+            (
+                codes[part],
+                scales[part].view(np.uint16),
+                mins[part].view(np.uint16),
+                sums[part],
+            ),
+        )
+        if method == "minmax":
+            return minmax.quantize_rows(source, kind, bits, group, symmetric, *arrays)
+        count, span = lsq.CANDIDATES, lsq.SPAN[bits]
+        return lsq.quantize_rows(source, kind, bits, group, symmetric, count, span, *arrays)
+
+    _refuse(x, dtype, over_rows(work, rows, cols, threads))
+    return Encoded(codes, scales, None if symmetric else mins, fold_rows(sums, cols))
+
+
+def quantize_fixed(
+    x: NDArray[np.generic],
+    *,
+    dtype: Dtype,
+    bits: int,
+    lo: float,
+    hi: float,
+    symmetric: bool,
+    threads: int = 1,
+) -> Encoded:
+    """Quantize with one range for the whole tensor, found beforehand over all of its parts.
+
+    lo, hi  smallest and largest weight of the tensor (see value_range), finite
+    Result  as quantize, with scales and mins of shape (1, 1); the same for every part of a tensor
+    Other arguments and errors as quantize.
+    """
+    bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
+    rows, cols = x.shape
+    codes = np.empty((rows, row_bytes(cols, bits)), np.uint8)
+    sums = np.empty((rows, COLUMNS), np.float64)
+    scale, low = minmax.params1(np.float32(lo), np.float32(hi), bits, symmetric)
+
+    def work(part: slice) -> int:
+        source = bit_patterns[part]
+        return fixed.quantize_rows(
+            source, kind, bits, symmetric, scale, low, codes[part], sums[part]
+        )
+
+    _refuse(x, dtype, over_rows(work, rows, cols, threads))
+    scales = np.full((1, 1), scale, np.uint16).view(np.float16)
+    mins = None if symmetric else np.full((1, 1), low, np.uint16).view(np.float16)
+    return Encoded(codes, scales, mins, fold_rows(sums, cols))
+
+
+def value_range(x: NDArray[np.generic], *, dtype: Dtype, threads: int = 1) -> tuple[float, float]:
+    """Smallest and largest weight of x, which must not be empty.
+
+    x, dtype, threads and errors as quantize. -0.0 counts as 0.0.
+    """
+    bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
+    rows, cols = x.shape
+    found = np.full((rows, 2), np.nan, np.float32)  # filled at the first row of each block
+
+    def work(part: slice) -> int:
+        return range_rows(bit_patterns[part], kind, found[part.start])
+
+    _refuse(x, dtype, over_rows(work, rows, cols, threads))
+    return float(np.nanmin(found)), float(np.nanmax(found))
+
+
+def dequantize(
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float16],
+    mins: NDArray[np.float16] | None,
+    *,
+    bits: int,
+    cols: int,
+    group_size: int,
+    threads: int = 1,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Decode what quantize or quantize_fixed returned.
+
+    codes, scales, mins   as in Encoded; mins is None for symmetric codes
+    cols, group_size      as given to quantize (0 for quantize_fixed)
+    out                   float32 (rows, cols) to write to, C order; a new array if None
+    Result                out; the arithmetic is in affine and gives the same bytes everywhere
+    """
+    rows = codes.shape[0]
+    symmetric = mins is None
+    scale_bits = scales.view(np.uint16)
+    min_bits = np.empty((1, 0), np.uint16) if mins is None else mins.view(np.uint16)
+    if scales.shape == (1, 1) and rows != 1:
+        scale_bits = np.repeat(scale_bits, rows, axis=0)
+    if min_bits.shape[0] != rows:
+        min_bits = np.repeat(min_bits, rows, axis=0)
+    result = np.empty((rows, cols), np.float32) if out is None else out
+
+    def work(part: slice) -> int:
+        affine.dequantize_rows(
+            codes[part],
+            scale_bits[part],
+            min_bits[part],
+            bits,
+            group_size or cols,
+            symmetric,
+            result[part],
+        )
+        return -1
+
+    over_rows(work, rows, cols, threads)
+    return result
