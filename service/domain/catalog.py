@@ -83,7 +83,10 @@ def parse_index(data: bytes, key: str) -> dict[str, str]:
 
     def bad(detail: str, **where: Any) -> ArrowQuantError:
         return ArrowQuantError(
-            "invalid_index", detail, "Write the index again with the model.", {"object": key} | where
+            "invalid_index",
+            detail,
+            "Write the index again with the model.",
+            {"object": key} | where,
         )
 
     try:

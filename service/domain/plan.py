@@ -215,9 +215,7 @@ def _plan_tensor(
         rows, cols = _raw_rows(source)
     else:
         rows, cols = rows_and_cols(source.shape)
-    return TensorPlan(
-        number, source, role, rows, cols, treatment, catalog.ties.get(source.name)
-    )
+    return TensorPlan(number, source, role, rows, cols, treatment, catalog.ties.get(source.name))
 
 
 def _treatment(

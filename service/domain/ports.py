@@ -192,11 +192,15 @@ class Ledger(Protocol):
         Where units exist already (a retry), they must be the same or source_changed is raised;
         finished ones stay finished. With no unit left to do, PUBLISH becomes claimable."""
 
-    def unit_errors(self, claim: Claim, errors: Sequence[PieceError]) -> dict[int, list[PieceError]]:
+    def unit_errors(
+        self, claim: Claim, errors: Sequence[PieceError]
+    ) -> dict[int, list[PieceError]]:
         """Store this unit's error sums and return, for each of its tensors whose every unit has
         now been measured at the tensor's present level, the sums of all of them by unit seq."""
 
-    def escalate(self, claim: Claim, tensor: int, from_bits: int, to_bits: int, entry: dict[str, Any]) -> bool:
+    def escalate(
+        self, claim: Claim, tensor: int, from_bits: int, to_bits: int, entry: dict[str, Any]
+    ) -> bool:
         """Move a tensor from one level to the next (0: keep raw), once: a compare-and-set on its
         level. Every unit with rows of it becomes undone again, this one stays claimed. `entry`
         is appended to the tensor's history. False if someone else already did."""

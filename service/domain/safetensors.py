@@ -149,9 +149,7 @@ def _tensor(name: str, entry: Any, data_start: int, key: str) -> HeaderTensor:
             f"{offsets[1] - offsets[0]}",
             name,
         )
-    return HeaderTensor(
-        name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1]
-    )
+    return HeaderTensor(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
 def _naturals(value: Any) -> bool:
@@ -162,7 +160,9 @@ def _check_covering(tensors: list[HeaderTensor], start: int, size: int, key: str
     position = start
     for tensor in tensors:
         if tensor.start != position:
-            what = "overlaps the one before" if tensor.start < position else "leaves a gap before it"
+            what = (
+                "overlaps the one before" if tensor.start < position else "leaves a gap before it"
+            )
             raise _invalid(key, f"the data range {what}", tensor.name)
         position = tensor.stop
     if position != size:

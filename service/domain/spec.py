@@ -11,7 +11,14 @@ import hashlib
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from service.domain import location
 from service.domain.profiles import (
@@ -211,4 +218,3 @@ def canonical_json(value: Any) -> bytes:
 def next_bits(bits: int, ladder: tuple[int, ...] = LADDER) -> int | None:
     """The next width up the ladder, or None when only keeping the tensor raw is left."""
     return next((step for step in ladder if step > bits), None)
-

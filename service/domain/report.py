@@ -1,0 +1,213 @@
+"""The two JSON files of an artifact, built from ledger rows: the report and the manifest.
+
+Pure and free of clocks and hosts: equal inputs give equal bytes, whoever worked on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from service.domain.job import PartRow, TensorRow, TensorState
+from service.domain.plan import Plan
+
+FORMAT_VERSION = 1
+WORST_LISTED = 20
+MANIFEST_NAME = "manifest.json"
+REPORT_NAME = "report.json"
+
+
+def part_name(seq: int) -> str:
+    """File name of the part a unit writes."""
+    return f"part-{seq:05d}.arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The rendered files and what the job's summary repeats of them."""
+
+    report: bytes
+    manifest: bytes
+    summary: dict[str, Any]
+
+
+def render(
+    plan: Plan,
+    *,
+    name: str,
+    requested: dict[str, Any],
+    rows: Sequence[TensorRow],
+    parts: Sequence[PartRow],
+    engine: dict[str, str],
+    warnings: Sequence[dict[str, Any]],
+    report_sha256: Callable[[bytes], str],
+) -> Documents:
+    """Both files. `report_sha256` hashes the report's bytes to hex."""
+    totals = _totals(plan, rows, parts)
+    summary = {"totals": totals, "counts": _counts(rows), "quality": quality(rows)}
+    report = dump(_report(rows, summary))
+    manifest = {
+        "format": "arrowquant",
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "source": _source(plan),
+        "recipe": {"requested": requested, "resolved": plan.recipe.model_dump(mode="json")},
+        "engine": engine,
+        "parts": [
+            {"name": part_name(p.seq), "bytes": p.nbytes, "sha256": p.sha256, "batches": p.batches}
+            for p in parts
+        ],
+        "tensors": _tensor_entries(plan, rows),
+        "tied": {row.name: row.tied_to for row in rows if row.tied_to},
+        "totals": totals,
+        "escalations": escalations(rows),
+        "warnings": list(warnings),
+        "report": {
+            "name": REPORT_NAME,
+            "bytes": len(report),
+            "sha256": report_sha256(report),
+        },
+    }
+    parts_bytes = sum(part.nbytes for part in parts)
+    rendered = _with_own_size(manifest, totals, parts_bytes + len(report))
+    return Documents(report, rendered, summary)
+
+
+def quality(rows: Sequence[TensorRow]) -> dict[str, float | None]:
+    """Means over quantized tensors, and the whole model's error weighted by weight energy."""
+    measured = [row.metrics for row in rows if row.metrics]
+    sqnr = [m["sqnr_db"] for m in measured if m.get("sqnr_db") is not None]
+    cosine = [m["cosine"] for m in measured if m.get("cosine") is not None]
+    return {
+        "mean_sqnr_db": _mean(sqnr),
+        "min_sqnr_db": _digits(min((s for s in sqnr if s is not None), default=None)),
+        "mean_cosine": _mean(cosine),
+        "min_cosine": _digits(min((c for c in cosine if c is not None), default=None)),
+    }
+
+
+def escalations(rows: Sequence[TensorRow]) -> list[dict[str, Any]]:
+    """Every tensor that was stored wider than planned, with what was tried before."""
+    return [
+        {
+            "tensor": row.name,
+            "tried": row.history,
+            "stored_bits": row.bits,
+            "codec": row.codec,
+            "reason": row.reason,
+            "metrics": row.metrics,
+        }
+        for row in rows
+        if row.state is TensorState.FALLBACK
+    ]
+
+
+def dump(value: Any) -> bytes:
+    """The JSON form of a published document: indented, keys in our order, one newline."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _report(rows: Sequence[TensorRow], summary: dict[str, Any]) -> dict[str, Any]:
+    scored = [row for row in rows if row.metrics and row.metrics.get("sqnr_db") is not None]
+    scored.sort(key=lambda row: (row.metrics or {}).get("sqnr_db") or 0.0)
+    return {
+        "format_version": FORMAT_VERSION,
+        "summary": summary,
+        "worst": [row.name for row in scored[:WORST_LISTED]],
+        "escalations": escalations(rows),
+        "tensors": [_report_entry(row) for row in rows],
+    }
+
+
+def _report_entry(row: TensorRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "state": row.state.value,
+        "shape": row.shape,
+        "dtype": row.dtype,
+        "role": row.role,
+        "codec": row.codec,
+        "bits": row.bits,
+        "group_size": row.group_size,
+        "reason": row.reason,
+        "source_bytes": row.source_bytes,
+        "stored_bytes": row.stored_bytes,
+        **(row.metrics or {}),
+    }
+
+
+def _totals(plan: Plan, rows: Sequence[TensorRow], parts: Sequence[PartRow]) -> dict[str, Any]:
+    return {
+        "parameters": sum(tensor.source.elements for tensor in plan.tensors),
+        "source_bytes": plan.catalog.nbytes,
+        "payload_bytes": sum(row.stored_bytes for row in rows),
+        "parts_bytes": sum(part.nbytes for part in parts),
+    }
+
+
+def _counts(rows: Sequence[TensorRow]) -> dict[str, int]:
+    states = Counter(row.state.value.lower() for row in rows)
+    widths = Counter(f"bits_{row.bits}" for row in rows if row.bits)
+    return {"tensors": len(rows), **dict(sorted(states.items())), **dict(sorted(widths.items()))}
+
+
+def _source(plan: Plan) -> dict[str, Any]:
+    return {
+        "objects": [
+            {"key": info.key, "size": info.size, "etag": info.etag} for info in plan.catalog.objects
+        ],
+        "tensors": len(plan.tensors),
+        "parameters": sum(tensor.source.elements for tensor in plan.tensors),
+        "bytes": plan.catalog.nbytes,
+    }
+
+
+def _tensor_entries(plan: Plan, rows: Sequence[TensorRow]) -> list[dict[str, Any]]:
+    tiles: dict[int, list[tuple[int, int, int]]] = {}
+    for unit in plan.units:
+        for batch, tile in enumerate(plan.tiles(unit)):
+            tiles.setdefault(tile.tensor, []).append((tile.tile_index, unit.seq, batch))
+    return [
+        {
+            "name": row.name,
+            "shape": row.shape,
+            "dtype": row.dtype,
+            "role": row.role,
+            "codec": row.codec,
+            "bits": row.bits,
+            "group_size": row.group_size,
+            "state": row.state.value,
+            "reason": row.reason,
+            "part_tiles": [[part, batch] for _, part, batch in sorted(tiles.get(row.index, []))],
+        }
+        for row in rows
+    ]
+
+
+def _with_own_size(manifest: dict[str, Any], totals: dict[str, Any], others: int) -> bytes:
+    """Render with `artifact_bytes` counting the manifest itself: its length settles at once."""
+    size = 0
+    for _ in range(8):
+        total = others + size
+        totals["artifact_bytes"] = total
+        totals["bits_per_weight"] = _digits(8 * total / max(1, totals["parameters"]))
+        rendered = dump(manifest)
+        if len(rendered) == size:
+            return rendered
+        size = len(rendered)
+    return rendered
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    return _digits(math.fsum(finite) / len(finite)) if finite else None
+
+
+def _digits(value: float | None, digits: int = 6) -> float | None:
+    """To a fixed number of significant digits: readable, and the same everywhere."""
+    return None if value is None else float(f"{value:.{digits}g}")
