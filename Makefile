@@ -46,7 +46,7 @@ format: setup ## Rewrite the sources as the linter wants them
 
 .PHONY: test-torch
 test-torch: $(TORCH_STAMP) ## Run the tests marked torch, in an environment of their own
-	$(TORCH_VENV)/bin/pytest tests/torch -m torch $(PYTEST_ARGS)
+	$(TORCH_VENV)/bin/python -m pytest tests/torch -m torch $(PYTEST_ARGS)
 
 $(TORCH_STAMP): $(STAMP) scripts/setup-torch.sh
 	scripts/setup-torch.sh $(TORCH_VENV)

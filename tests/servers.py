@@ -227,6 +227,12 @@ class S3Server(Server):
     def ping(self) -> None:
         self._call(lambda client: client.list_buckets())
 
+    def discard(self) -> None:
+        super().discard()
+        # Its parts talk over sockets in a fixed folder, which a killed process leaves behind.
+        for part, port in self._ports.items():
+            Path(f"/tmp/seaweedfs-{part}-grpc-{port + 10_000}.sock").unlink(missing_ok=True)
+
     def _call(self, request: Callable[[S3Client], object]) -> None:
         client = self.client(timeout=10, attempts=1)
         try:
