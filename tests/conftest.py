@@ -7,6 +7,7 @@ A test that stops or kills a server takes one of its own: `own_redis`, `own_s3`,
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers import PostgresServer, RedisServer, S3Server
+
+# These tests need torch, which is not in the locked environment: `make test-torch` runs them.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["torch"]
 
 # "ci" draws the same examples every time: a red run speaks of the change, not of luck.
 settings.register_profile("dev", deadline=None)
