@@ -304,7 +304,8 @@ def cut_units(tensors: tuple[TensorPlan, ...]) -> Iterator[Unit]:
     """Units in source order; a tensor larger than a unit is cut at tile borders."""
     stored = [tensor for tensor in tensors if tensor.tied_to is None]
     target = unit_bytes(sum(tensor.source.nbytes for tensor in stored))
-    seq, pieces, size = 0, [], 0
+    seq, size = 0, 0
+    pieces: list[Piece] = []
     for tensor in stored:
         for piece in _pieces(tensor, target):
             nbytes = (piece.row_stop - piece.row_start) * tensor.row_bytes

@@ -64,7 +64,7 @@ class ObjectStore(Protocol):
     def create(self, key: str) -> Upload:
         """Begin writing a large object."""
 
-    def uploads(self, prefix: str) -> list[str]:
+    def uploads(self, prefix: str) -> Sequence[str]:
         """Keys of unfinished uploads below a prefix."""
 
     def abort_uploads(self, prefix: str) -> int:
@@ -264,7 +264,7 @@ class KeyRing(Protocol):
     def find(self, text: str) -> ApiKey | None:
         """The live key this text belongs to; compares in constant time."""
 
-    def list(self, tenant: str | None = None) -> list[ApiKey]: ...
+    def list(self, tenant: str | None = None) -> Sequence[ApiKey]: ...
 
     def revoke(self, key_id: str) -> bool: ...
 
