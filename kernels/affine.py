@@ -41,11 +41,11 @@ def dequantize_rows(
         unpack_row(codes[r], bits, q)
         for g in range(scales.shape[1]):
             start, stop = g * group, min((g + 1) * group, cols)
-            s = single1(np.int64(scales[r, g]))
+            s = single1(scales[r, g])
             if symmetric:
                 for c in range(start, stop):
                     out[r, c] = np.float32(s * np.float32(np.int32(q[c]) - zero))
             else:
-                m = single1(np.int64(mins[r, g]))
+                m = single1(mins[r, g])
                 for c in range(start, stop):
                     out[r, c] = np.float32(np.float32(s * np.float32(np.int32(q[c]))) + m)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kernels import affine, fixed, lsq, minmax
 from kernels.bitpack import row_bytes
+from kernels.blocks import over_rows
 from kernels.errors import NonFiniteWeights
 from kernels.fidelity import COLUMNS, ErrorSums, fold_rows
-from kernels.pool import over_rows
 from kernels.ranges import range_rows
 from kernels.widen import KINDS, Dtype, patterns, widen
 

@@ -7,9 +7,9 @@ clipped.
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import kernel
+from kernels._jit import Integer, kernel
 from kernels.bitpack import pack_row
-from kernels.encode import code_group, error_group
+from kernels.encode import encode_group
 from kernels.half import single1
 from kernels.ranges import finite1, key_range
 from kernels.widen import first_nonfinite, widen_row
@@ -21,8 +21,8 @@ def quantize_rows(
     kind: int,
     bits: int,
     symmetric: bool,
-    scale: int,
-    low: int,
+    scale: Integer,
+    low: Integer,
     codes: NDArray[np.uint8],
     sums: NDArray[np.float64],
 ) -> int:
@@ -37,10 +37,9 @@ def quantize_rows(
     s, m = single1(scale), single1(low)
     for r in range(rows):
         widen_row(x[r], kind, w)
-        low_key, high_key = key_range(w.view(np.int32), 0, cols)
+        low_key, high_key = key_range(w)
         if not finite1(low_key, high_key):
-            return r * cols + first_nonfinite(w)
-        code_group(w, 0, cols, s, m, zero, (1 << bits) - 1, q)
-        error_group(w, 0, cols, s, m, zero, q, sums[r])
+            return int(r * cols + first_nonfinite(w))
+        encode_group(w, s, m, zero, (1 << bits) - 1, q[:cols], sums[r])
         pack_row(q, bits, codes[r])
     return -1

@@ -12,14 +12,14 @@ Source: IEEE 754-2019, sections 3.4 and 4.3.
 
 import numpy as np
 
-from kernels._jit import kernel
+from kernels._jit import Integer, kernel
 
 LARGEST = 0x7BFF  # 65504
 SMALLEST_NORMAL = 2.0**-14
 
 
 @kernel
-def half_nearest1(x: np.float32) -> int:
+def half_nearest1(x: np.float32) -> Integer:
     """Bit pattern of the half nearest to a finite x, ties to even; saturates at +-65504."""
     bits = np.int64(np.float32(x).view(np.uint32))
     sign = (bits >> 16) & 0x8000
@@ -33,7 +33,7 @@ def half_nearest1(x: np.float32) -> int:
 
 
 @kernel
-def single1(half: int) -> np.float32:
+def single1(half: Integer) -> np.float32:
     """The float32 equal to a finite half; exact."""
     size = half & 0x7FFF
     if size < 0x400:
@@ -44,7 +44,7 @@ def single1(half: int) -> np.float32:
 
 
 @kernel
-def half_down1(x: np.float32) -> int:
+def half_down1(x: np.float32) -> Integer:
     """Bit pattern of the largest half that is not above x (-65504 if there is none)."""
     half = half_nearest1(x)
     if single1(half) > x:
@@ -58,7 +58,7 @@ def half_down1(x: np.float32) -> int:
 
 
 @kernel
-def half_outward1(x: np.float32) -> int:
+def half_outward1(x: np.float32) -> Integer:
     """Like half_nearest1, but a subnormal result is rounded away from zero.
 
     Used for scales: the step of subnormal halves is so coarse that rounding towards zero would cut

@@ -20,9 +20,9 @@ Constant groups with value c:
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import kernel
+from kernels._jit import Integer, kernel
 from kernels.bitpack import pack_row
-from kernels.encode import add_sums, code_group, error_group
+from kernels.encode import add_sums, encode_group
 from kernels.fidelity import COLUMNS
 from kernels.half import half_down1, half_nearest1, half_outward1, single1
 from kernels.ranges import finite1, key_range, unkey1
@@ -30,7 +30,7 @@ from kernels.widen import first_nonfinite, widen_row
 
 
 @kernel
-def asymmetric1(lo: np.float32, hi: np.float32, bits: int) -> tuple[int, int]:
+def asymmetric1(lo: np.float32, hi: np.float32, bits: int) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, for weights in lo .. hi (finite)."""
     if lo == hi:
         low = half_nearest1(lo)
@@ -41,10 +41,11 @@ def asymmetric1(lo: np.float32, hi: np.float32, bits: int) -> tuple[int, int]:
 
 
 @kernel
-def constant1(value: np.float32, bits: int) -> int:
+def constant1(value: np.float32, bits: int) -> Integer:
     """Scale, as a half, whose best multiple is closest to value; see the module's rule."""
     half = 1 << (bits - 1)
-    best, best_error = 0, np.inf
+    best: Integer = 0
+    best_error = np.inf
     for step in range(1, half + 1):
         count = -half if step == half else step
         scale = half_nearest1(np.float32(np.float64(value) / count))
@@ -55,7 +56,7 @@ def constant1(value: np.float32, bits: int) -> int:
 
 
 @kernel
-def symmetric1(lo: np.float32, hi: np.float32, bits: int) -> int:
+def symmetric1(lo: np.float32, hi: np.float32, bits: int) -> Integer:
     """Scale, as a half, for weights in lo .. hi (finite)."""
     if lo == hi:
         return constant1(lo, bits)
@@ -67,7 +68,7 @@ def symmetric1(lo: np.float32, hi: np.float32, bits: int) -> int:
 
 
 @kernel
-def params1(lo: np.float32, hi: np.float32, bits: int, symmetric: bool) -> tuple[int, int]:
+def params1(lo: np.float32, hi: np.float32, bits: int, symmetric: bool) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves; the minimum of a symmetric group is 0."""
     if symmetric:
         return symmetric1(lo, hi, bits), 0
@@ -106,16 +107,16 @@ def quantize_rows(
         sums[r, :] = 0.0
         for g in range(scales.shape[1]):
             start, stop = g * group, min((g + 1) * group, cols)
-            low_key, high_key = key_range(w.view(np.int32), start, stop)
+            v = w[start:stop]
+            low_key, high_key = key_range(v)
             if not finite1(low_key, high_key):
-                return r * cols + first_nonfinite(w)
+                return int(r * cols + first_nonfinite(w))
             scale, low = params1(unkey1(low_key), unkey1(high_key), bits, symmetric)
             scales[r, g] = scale
             if not symmetric:
                 mins[r, g] = low
             s, m = single1(scale), single1(low)
-            code_group(w, start, stop, s, m, zero, (1 << bits) - 1, q)
-            error_group(w, start, stop, s, m, zero, q, part)
+            encode_group(v, s, m, zero, (1 << bits) - 1, q[start:stop], part)
             add_sums(sums[r], part)
         pack_row(q, bits, codes[r])
     return -1

@@ -1,0 +1,81 @@
+"""Blocks of rows on a few threads, with results that do not depend on how many.
+
+The cut into blocks is a function of the number of columns alone. Blocks are handed out in order
+from one counter, not dealt beforehand, so a thread that loses its processor delays one block only.
+
+The threads live as long as the call: starting them costs a tenth of a millisecond, small tensors
+(one block) need none, and there is no pool that a forked child could inherit without its threads.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+BLOCK_WEIGHTS = 1 << 17  # small enough to balance, large enough to hide the cost of a call
+
+
+def blocks(rows: int, cols: int) -> list[slice]:
+    """Row ranges of about BLOCK_WEIGHTS weights."""
+    height = max(1, BLOCK_WEIGHTS // cols)
+    return [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
+
+
+class _Pass:
+    """One pass over a list of blocks; each thread calls drain until nothing is left."""
+
+    def __init__(self, work: Callable[[slice], int], parts: list[slice]) -> None:
+        self._work = work
+        self._parts = parts
+        self._next = 0
+        self._lock = threading.Lock()
+        self.stops: dict[int, int] = {}
+
+    def _take(self) -> int | None:
+        with self._lock:
+            if self.stops or self._next == len(self._parts):
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def close(self) -> None:
+        """Hand out nothing more; helpers end after the block they have."""
+        with self._lock:
+            self._next = len(self._parts)
+
+    def drain(self) -> None:
+        """Work on blocks in order; none is handed out once one has reported a position."""
+        while (index := self._take()) is not None:
+            position = self._work(self._parts[index])
+            if position >= 0:
+                with self._lock:
+                    self.stops[index] = position
+
+
+def over_rows(
+    work: Callable[[slice], int], rows: int, cols: int, threads: int
+) -> tuple[int, int] | None:
+    """Call work for every block of rows, on the calling thread and threads - 1 helpers.
+
+    work    takes a row range, returns -1 or a row-major position inside of it that stops the pass
+    Result  None, or the first (row, col) reported. Blocks are handed out in order and those handed
+            out are finished, so the first report does not depend on the number of threads.
+    """
+    parts = blocks(rows, cols)
+    run = _Pass(work, parts)
+    helpers = min(threads, len(parts)) - 1
+    if helpers < 1:
+        run.drain()
+    else:
+        with ThreadPoolExecutor(helpers, "kernels") as pool:
+            futures = [pool.submit(run.drain) for _ in range(helpers)]
+            try:
+                run.drain()
+            finally:
+                run.close()
+        for future in futures:
+            future.result()
+    if not run.stops:
+        return None
+    first = min(run.stops)
+    row, col = divmod(run.stops[first], cols)
+    return parts[first].start + row, col
