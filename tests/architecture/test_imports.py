@@ -21,6 +21,7 @@ KERNEL_IMPORTS = {
     "enum",
     "functools",
     "kernels",
+    "llvmlite",
     "math",
     "numba",
     "numpy",
