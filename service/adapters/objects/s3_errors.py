@@ -1,0 +1,104 @@
+"""Every failure of boto3 ends here: as one of our codes, without credentials or signed URLs."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from service.domain.errors import ArrowQuantError, LeaseLost
+
+_GONE = {"NoSuchKey", "NoSuchBucket", "NotFound", "404", "NoSuchVersion"}
+_DENIED = {
+    *("AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    *("ExpiredToken", "InvalidToken", "AccountProblem", "AuthorizationHeaderMalformed"),
+    *("RequestTimeTooSkewed", "PermanentRedirect", "IllegalLocationConstraintException"),
+}
+_BUSY = {
+    *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"),
+    *("TooManyRequests", "BandwidthLimitExceeded", "ConditionalRequestConflict"),
+}
+_FULL = {"QuotaExceeded", "XMinioStorageFull", "EntityStorageFull", "InsufficientStorage"}
+
+
+@contextmanager
+def translated(where: dict[str, Any], *, writing: bool = False) -> Iterator[None]:
+    """Turn what boto3 raises into ArrowQuantError, or LeaseLost where an upload has vanished."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        ParamValidationError,
+        PartialCredentialsError,
+    )
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _from_response(error.response, where, writing) from None
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise _denied("NoCredentials", where, writing, type(error).__name__) from None
+    except ParamValidationError:
+        raise ArrowQuantError(
+            "location_not_allowed", "the bucket or key is not valid for S3", where=where
+        ) from None
+    except (BotoCoreError, HTTPError, http.client.HTTPException, OSError) as error:
+        # Their texts may hold signed URLs; the kind of error says enough.
+        raise unavailable(type(error).__name__, where) from None
+
+
+def unavailable(what: str, where: dict[str, Any]) -> ArrowQuantError:
+    """storage_unavailable: it may work later."""
+    return ArrowQuantError(
+        "storage_unavailable",
+        f"the object store did not serve the request: {what}",
+        "It is tried again later; check that the endpoint is up and reachable.",
+        where,
+    )
+
+
+def changed(detail: str, where: dict[str, Any]) -> ArrowQuantError:
+    """source_changed: the object is no longer the one that was planned for."""
+    hint = "Start again once the source no longer changes."
+    return ArrowQuantError("source_changed", f"the object changed: {detail}", hint, where)
+
+
+def _from_response(response: Any, where: dict[str, Any], writing: bool) -> Exception:
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code == "NoSuchUpload":
+        return LeaseLost(f"the upload of {where.get('object')} was aborted by someone else")
+    if code in _FULL or status == 507:
+        return ArrowQuantError("no_space", f"the object store is full ({code})", where=where)
+    if code in _GONE or status == 404:
+        what = "bucket" if code == "NoSuchBucket" else "object"
+        return ArrowQuantError("source_not_found", f"no such {what}", where=where)
+    if code == "PreconditionFailed" or status == 412:
+        if not writing:
+            return changed("its ETag differs", where)
+        return ArrowQuantError(
+            "output_exists",
+            "there is an object under this key already",
+            "Write to another prefix, or replace what is there.",
+            where,
+        )
+    if code == "InvalidRange" or status == 416:
+        return changed("it is shorter than it was", where)
+    if code in _BUSY or status >= 500 or status in (409, 429, 408):
+        return unavailable(f"{code} ({status})", where)
+    # What is left is a request that the store refuses: 401, 403, a redirect to another region...
+    return _denied(code, where, writing, f"status {status}")
+
+
+def _denied(code: str, where: dict[str, Any], writing: bool, what: str) -> ArrowQuantError:
+    known = code in _DENIED or "Credentials" in code
+    return ArrowQuantError(
+        "storage_access_denied" if writing else "source_access_denied",
+        f"the object store refused the request: {code} ({what})",
+        "Check the connection's credentials and its region, and what they may do on the bucket."
+        if known
+        else "Check the connection: endpoint, bucket, region and credentials.",
+        where,
+    )

@@ -1,0 +1,254 @@
+"""All configuration, read once at an entry point and passed down from there.
+
+Every field is set by an environment variable with the prefix `ARROWQUANT_`. Credentials of object
+stores are never written here: a connection names the variables that hold them, or leaves them to
+the usual AWS chain.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from service.domain.location import clean_prefix
+
+PREFIX = "ARROWQUANT_"
+
+ConnectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class InvalidSettings(ValueError):
+    """The configuration is wrong. The text names each variable and never shows its value."""
+
+
+class FolderConnection(BaseModel):
+    """A folder of this machine or of a mounted file system."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["folder"]
+    path: Path
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        value = value.expanduser()
+        if not value.is_absolute():
+            raise ValueError("the path of a folder must be absolute")
+        return value
+
+
+class S3Connection(BaseModel):
+    """A bucket, or a prefix of one, of S3 or of a store that speaks its protocol.
+
+    The *_env fields name environment variables. Where none is named, boto3 looks for credentials
+    as it always does: AWS_* variables, shared files, the role of the pod or of the instance.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["s3"]
+    bucket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
+    prefix: str = ""
+    endpoint_url: str | None = None
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    access_key_id_env: Variable | None = None
+    secret_access_key_env: Variable | None = None
+    session_token_env: Variable | None = None
+    path_style: bool | None = None
+    allow_http: bool = False
+
+    @field_validator("prefix")
+    @classmethod
+    def _clean(cls, value: str) -> str:
+        cleaned = clean_prefix(value)
+        return cleaned if not cleaned or cleaned.endswith("/") else cleaned + "/"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.access_key_id_env is None) != (self.secret_access_key_env is None):
+            raise ValueError("set both access_key_id_env and secret_access_key_env, or neither")
+        if self.endpoint_url is not None:
+            url = urlsplit(self.endpoint_url)
+            if url.scheme not in ("http", "https") or not url.hostname:
+                raise ValueError("endpoint_url must be https://host[:port]")
+            if url.username or url.password or url.query or url.fragment:
+                raise ValueError("endpoint_url must not carry credentials, a query or a fragment")
+            if url.scheme == "http" and not (self.allow_http or is_loopback(url.hostname)):
+                raise ValueError("endpoint_url is not encrypted: use https, or set allow_http")
+        return self
+
+    @property
+    def uses_path_style(self) -> bool:
+        """Whether the bucket stands in the path: the default for anything but AWS itself."""
+        return self.endpoint_url is not None if self.path_style is None else self.path_style
+
+
+Connection = Annotated[FolderConnection | S3Connection, Field(discriminator="kind")]
+
+
+def _default_threads() -> int:
+    return available_cpus()
+
+
+class Settings(BaseSettings):
+    """The configuration of one process. Unset fields mean the embedded default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("arrowquant")))
+    database_url: str | None = Field(None, repr=False)
+    broker_url: str | None = Field(None, repr=False)
+    connections: dict[ConnectionName, Connection] = {}
+    connections_file: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    auth: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    lease_s: float = Field(15.0, gt=0, le=3600)
+    heartbeat_s: float = Field(1.0, gt=0, le=600)
+    max_attempts: int = Field(25, ge=1, le=1000)
+    threads: int = Field(default_factory=_default_threads, ge=1, le=256)
+    max_memory_bytes: ByteSize | None = None
+    max_body_bytes: ByteSize = ByteSize(2**20)
+    presign_s: int = Field(900, ge=1, le=7 * 86400)
+
+    @field_validator("data_dir", "connections_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("max_memory_bytes")
+    @classmethod
+    def _enough(cls, value: ByteSize | None) -> ByteSize | None:
+        if value is not None and value < 256 * 2**20:
+            raise ValueError("at least 256MiB are needed")
+        return value
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if self.heartbeat_s * 2 > self.lease_s:
+            raise ValueError("ARROWQUANT_HEARTBEAT_S must be at most half of ARROWQUANT_LEASE_S")
+        if not self.auth and not is_loopback(self.host):
+            raise ValueError(
+                "ARROWQUANT_AUTH=off is only allowed on a loopback address: "
+                "set ARROWQUANT_HOST=127.0.0.1, or leave authentication on"
+            )
+        return self
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Read the environment and the connections file. Raises InvalidSettings.
+
+        overrides  fields given on a command line; they win
+        """
+        try:
+            settings = cls(**overrides)
+            listed = _read_connections(settings)
+            if not listed:
+                return settings
+            # Named in the file and in the environment: the environment wins.
+            overrides["connections"] = listed | settings.connections
+            return cls(**overrides)
+        except ValidationError as error:
+            raise InvalidSettings(_describe(error)) from None
+        except SettingsError as error:
+            raise InvalidSettings(str(error)) from None
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's address, or that of a file in the data folder."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'arrowquant.db'}"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        """The broker's address, or files in the data folder: a slow bell, but one is always there.
+
+        `arrowquant serve` starts a Redis of its own and sets the address itself.
+        """
+        return self.broker_url or "filesystem://"
+
+
+def _read_connections(settings: Settings) -> dict[str, Any]:
+    path = settings.connections_file or settings.data_dir / "connections.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if settings.connections_file is None:
+            return {}
+        raise InvalidSettings(f"{PREFIX}CONNECTIONS_FILE: {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(f"{path}: {error}") from None
+    return table
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        where = [str(part) for part in item["loc"]]
+        name = ".".join([PREFIX + where[0].upper(), *where[1:]]) + ": " if where else ""
+        lines.append(name + item["msg"].removeprefix("Value error, "))
+    return "\n".join(lines)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processors this process may really use: its affinity, cut to the quota of its cgroup."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cpus, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+def _quotas(root: Path) -> list[float]:
+    folders = [root]
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("0::/")[2].strip()
+        folders += [root / own, *(root / parent for parent in Path(own).parents)]
+    except OSError:
+        pass
+    found = []
+    for folder in folders:
+        try:
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+            found.append(int(quota) / int(period))
+        except (OSError, ValueError):
+            continue  # no such group, or "max": no quota
+    return found

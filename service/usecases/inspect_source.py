@@ -1,0 +1,174 @@
+"""Look into a source: its objects pinned by ETag, its headers, and the tensors stored twice.
+
+Only headers are read, and a few samples of tensors that might be equal. Whatever the source claims
+about itself is untrusted; every loop here has a bound.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from service.domain.catalog import (
+    MAX_INDEX_BYTES,
+    MAX_OBJECTS,
+    Catalog,
+    ObjectInfo,
+    assemble,
+    check_index,
+    parse_index,
+)
+from service.domain.errors import ArrowQuantError
+from service.domain.ports import ObjectStore
+from service.domain.safetensors import (
+    LENGTH_BYTES,
+    MAX_TENSORS,
+    HeaderTensor,
+    header_length,
+    parse_header,
+)
+from service.usecases.find_ties import find_ties
+
+FIRST_READ = 256 * 2**10
+MAX_LISTED = 20_000
+REQUESTS_AT_ONCE = 8
+
+INDEX = ".safetensors.index.json"
+WEIGHTS = ".safetensors"
+_OTHER_WEIGHTS = (
+    *(".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx"),
+    *(".npz", ".npy", ".zip", ".tar", ".gz"),
+)
+_CONVERT = "Convert the weights to safetensors where they were made; this service never unpickles."
+
+
+def inspect(store: ObjectStore, prefix: str) -> Catalog:
+    """The catalog of the model at a prefix, or in one `.safetensors` object.
+
+    Raises source_not_found, source_changed, unsupported_format, unsupported_dtype,
+    invalid_safetensors_header, invalid_index, tensor_missing_in_index.
+    """
+    if prefix.endswith(WEIGHTS):
+        return _with_ties(store, _read_catalog(store, [store.stat(prefix)]))
+    listed = list(islice(store.list(prefix), MAX_LISTED + 1))
+    if len(listed) > MAX_LISTED:
+        raise ArrowQuantError(
+            "source_not_found",
+            f"more than {MAX_LISTED} objects lie below the prefix",
+            "Name the prefix that holds the .safetensors objects of one model.",
+            {"prefix": prefix},
+        )
+    here = {
+        info.key.removeprefix(prefix): info
+        for info in listed
+        if "/" not in info.key.removeprefix(prefix).lstrip("/")
+    }
+    indexes = sorted(name for name in here if name.endswith(INDEX))
+    if len(indexes) > 1:
+        raise ArrowQuantError(
+            "invalid_index",
+            f"there are {len(indexes)} indexes: {', '.join(indexes[:4])}",
+            "Leave one of them, or name one .safetensors object.",
+            {"prefix": prefix},
+        )
+    if indexes:
+        catalog = _by_index(store, prefix, here, here[indexes[0]])
+    else:
+        shards = [info for name, info in sorted(here.items()) if name.endswith(WEIGHTS)]
+        if not shards:
+            raise _nothing_usable(prefix, list(here), listed)
+        catalog = _read_catalog(store, shards)
+    return _with_ties(store, catalog)
+
+
+def _by_index(
+    store: ObjectStore, prefix: str, here: dict[str, ObjectInfo], index: ObjectInfo
+) -> Catalog:
+    if index.size > MAX_INDEX_BYTES:
+        raise ArrowQuantError(
+            "invalid_index",
+            f"the index has {index.size} bytes (at most {MAX_INDEX_BYTES})",
+            "Write the index again with the model.",
+            {"object": index.key},
+        )
+    weight_map = parse_index(store.read(index.key, 0, index.size, index.etag), index.key)
+    shards = []
+    for name in sorted(set(weight_map.values())):
+        if name not in here:
+            raise ArrowQuantError(
+                "source_not_found",
+                f"the index names {name}, which is not there",
+                "Upload the missing shard.",
+                {"object": prefix + name, "index": index.key},
+            )
+        shards.append(here[name])
+    catalog = _read_catalog(store, shards)
+    check_index(weight_map, catalog, index.key)
+    return catalog
+
+
+def _read_catalog(store: ObjectStore, shards: list[ObjectInfo]) -> Catalog:
+    if len(shards) > MAX_OBJECTS:
+        raise ArrowQuantError(
+            "invalid_index",
+            f"the source has {len(shards)} .safetensors objects (at most {MAX_OBJECTS})",
+            "Merge the shards, or name a smaller prefix.",
+        )
+    headers: list[tuple[ObjectInfo, list[HeaderTensor]]] = []
+    total = 0
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE, "inspect") as pool:
+        # In batches, so that only a few headers are in memory at once.
+        for first in range(0, len(shards), REQUESTS_AT_ONCE):
+            batch = shards[first : first + REQUESTS_AT_ONCE]
+            texts = list(pool.map(lambda info: _read_header(store, info), batch))
+            for info, text in zip(batch, texts, strict=True):
+                tensors = parse_header(text, info.size, info.key)
+                total += len(tensors)
+                if total > MAX_TENSORS:
+                    raise ArrowQuantError(
+                        "invalid_safetensors_header",
+                        f"the source has more than {MAX_TENSORS} tensors",
+                        "Name a smaller prefix.",
+                        {"object": info.key},
+                    )
+                headers.append((info, tensors))
+    return assemble(headers)
+
+
+def _read_header(store: ObjectStore, info: ObjectInfo) -> bytes:
+    """The JSON of an object's header: one request for all but the largest."""
+    head = store.read(info.key, 0, min(info.size, FIRST_READ), info.etag) if info.size else b""
+    stop = LENGTH_BYTES + header_length(head, info.size, info.key)
+    if stop > len(head):
+        head += store.read(info.key, len(head), stop, info.etag)
+    return head[LENGTH_BYTES:stop]
+
+
+def _with_ties(store: ObjectStore, catalog: Catalog) -> Catalog:
+    return Catalog(catalog.objects, catalog.tensors, find_ties(store, catalog))
+
+
+def _nothing_usable(prefix: str, here: list[str], listed: list[ObjectInfo]) -> ArrowQuantError:
+    """Say what is there instead of safetensors."""
+    where = {"prefix": prefix}
+    other = sorted(name for name in here if name.lower().endswith(_OTHER_WEIGHTS))
+    if other:
+        detail = f"there is no .safetensors object, only {_some(other)}"
+        return ArrowQuantError("unsupported_format", detail, _CONVERT, where | {"object": other[0]})
+    below = sorted({info.key.rpartition("/")[0] for info in listed if info.key.endswith(WEIGHTS)})
+    if below:
+        detail = (
+            f"no .safetensors object lies directly in the prefix, but below it in {_some(below)}"
+        )
+        return ArrowQuantError("source_not_found", detail, "Name one of those prefixes.", where)
+    found = f"only {_some(sorted(here))}" if here else "nothing at all"
+    return ArrowQuantError(
+        "source_not_found",
+        f"no .safetensors object lies in the prefix; it holds {found}",
+        "Check the connection and the prefix.",
+        where,
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
