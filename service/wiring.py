@@ -36,8 +36,8 @@ class Deps:
 def wire(settings: Settings) -> Deps:
     """Bring the database to the present schema and build every adapter. Opens no store yet."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    migrate(settings.database_url)
-    engine = create_engine(settings.database_url)
+    migrate(settings.resolved_database_url)
+    engine = create_engine(settings.resolved_database_url)
     clock = SystemClock()
     return Deps(
         settings=settings,
@@ -45,6 +45,11 @@ def wire(settings: Settings) -> Deps:
         keys=SqlKeyRing(engine, clock),
         idempotency=SqlIdempotencyStore(engine, clock),
         stores=ConfiguredStores(settings.connections),
-        bell=CeleryBell(settings.broker_url, settings.data_dir),
+        bell=CeleryBell(broker_url(settings), settings.data_dir),
         clock=clock,
     )
+
+
+def broker_url(settings: Settings) -> str:
+    """The broker's address; with none configured, files in the data folder are the doorbell."""
+    return settings.broker_url or "filesystem://"

@@ -1,0 +1,94 @@
+"""Reading and steering jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from service.domain.job import Event, JobRecord, JobState, TensorRow, TensorState
+from service.domain.ports import Bell, JobQuery, Ledger
+from service.usecases.paging import page_position, page_size, page_token
+from service.usecases.submit import Accepted, ring
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list."""
+
+    states: tuple[JobState, ...] = ()
+    name: str | None = None
+    label: tuple[str, str] | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a page token is bound to; the order of states does not matter."""
+        return {
+            "states": sorted(self.states),
+            "name": self.name,
+            "label": self.label,
+            "created_after": self.created_after,
+            "created_before": self.created_before,
+        }
+
+
+def list_jobs(
+    ledger: Ledger, tenant: str, wanted: JobFilter, size: int | None, token: str | None
+) -> tuple[list[JobRecord], str | None]:
+    """A page of jobs, newest first, and the token of the next one."""
+    filters = {"tenant": tenant, **wanted.as_dict()}
+    limit = page_size(size)
+    query = JobQuery(
+        tenant=tenant,
+        states=wanted.states,
+        name=wanted.name,
+        label=wanted.label,
+        created_after=wanted.created_after,
+        created_before=wanted.created_before,
+        before=page_position(token, filters, str) if token else None,
+        limit=limit + 1,
+    )
+    found = ledger.list_jobs(query)
+    if len(found) <= limit:
+        return found, None
+    return found[:limit], page_token(found[limit - 1].id, filters)
+
+
+def cancel(ledger: Ledger, bell: Bell, job_id: str, tenant: str) -> Accepted:
+    """Stop a job. Workers are told, since a running one has to be cleaned up."""
+    job = ledger.cancel_job(job_id, tenant)
+    return Accepted(job, ring(bell) if job.state is JobState.CANCELLING else None)
+
+
+def retry(ledger: Ledger, bell: Bell, job_id: str, tenant: str) -> Accepted:
+    """Queue a failed or cancelled job again; finished units are kept."""
+    job = ledger.retry_job(job_id, tenant)
+    return Accepted(job, ring(bell))
+
+
+def list_events(
+    ledger: Ledger, job_id: str, tenant: str, after: int, size: int | None
+) -> list[Event]:
+    """Events of a job after a number, oldest first."""
+    ledger.get_job(job_id, tenant)
+    return ledger.events(job_id, after, page_size(size))
+
+
+def list_tensors(
+    ledger: Ledger,
+    job_id: str,
+    tenant: str,
+    state: TensorState | None,
+    size: int | None,
+    token: str | None,
+) -> tuple[list[TensorRow], str | None]:
+    """A page of a job's tensors in source order, and the token of the next one."""
+    ledger.get_job(job_id, tenant)
+    filters = {"job": job_id, "state": state}
+    limit = page_size(size)
+    after = page_position(token, filters, int) if token else -1
+    found = ledger.tensors(job_id, after, limit + 1, state)
+    if len(found) <= limit:
+        return found, None
+    return found[:limit], page_token(found[limit - 1].index, filters)

@@ -1,0 +1,54 @@
+"""Opaque page tokens: where a page ended, bound to the filters it was asked with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any, Final
+
+import orjson
+
+from service.domain.errors import ArrowQuantError
+from service.domain.spec import canonical_json
+
+DEFAULT_PAGE: Final = 50
+MAX_PAGE: Final = 1000
+_MAX_TOKEN_CHARS: Final = 512
+
+
+def page_size(asked: int | None) -> int:
+    """What is too large is cut, not refused."""
+    return DEFAULT_PAGE if asked is None else max(1, min(MAX_PAGE, asked))
+
+
+def page_token(position: str | int, filters: dict[str, Any]) -> str:
+    """A token from which `page_position` reads the position back."""
+    data = orjson.dumps([position, _bound_to(filters)])
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def page_position(token: str, filters: dict[str, Any], kind: type[Any]) -> Any:
+    """Where the page before ended. Raises invalid_page_token, also for other filters."""
+    try:
+        if len(token) > _MAX_TOKEN_CHARS:
+            raise ValueError
+        data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        position, bound = orjson.loads(data)
+    except (ValueError, TypeError, binascii.Error):
+        raise _invalid("the page token was not made by this service") from None
+    if type(position) is not kind:
+        raise _invalid("the page token belongs to another list")
+    if bound != _bound_to(filters):
+        raise _invalid("the page token was made with other filters")
+    return position
+
+
+def _bound_to(filters: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(filters)).hexdigest()[:16]
+
+
+def _invalid(detail: str) -> ArrowQuantError:
+    return ArrowQuantError(
+        "invalid_page_token", detail, "Repeat the first request without page_token."
+    )

@@ -1,0 +1,68 @@
+"""What a job would do, from the headers of its source alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from service.domain.errors import ArrowQuantError, FieldError
+from service.domain.forecast import forecast
+from service.domain.plan import Plan, make_plan
+from service.domain.ports import ObjectStore, ObjectStores
+from service.domain.spec import Place, PlanRequest, resolve
+from service.usecases.bounded import Bounded, TookTooLong
+from service.usecases.inspect_source import inspect
+
+# A minute is what a proxy in front would allow.
+PLAN_S: Final = 50.0
+_reading = Bounded(PLAN_S, 16, "storage_unavailable", "reading the source's headers")
+
+
+def plan_source(stores: ObjectStores, request: PlanRequest, reading: Bounded = _reading) -> Plan:
+    """Read the headers of the source and decide every tensor.
+
+    Raises what makes a job impossible; TookTooLong when the store did not answer in time.
+    """
+    store = open_place(stores, request.source, "/source")
+    try:
+        catalog = reading.call(lambda: inspect(store, request.source.prefix))
+    except ArrowQuantError as error:
+        raise pointed(error, "/source/prefix") from None
+    return make_plan(catalog, resolve(request.recipe))
+
+
+def announce(stores: ObjectStores, request: PlanRequest) -> dict[str, Any]:
+    """Exact bytes, and for every tensor what and why: the body of `POST /v1/plans`."""
+    plan = plan_source(stores, request)
+    requested = request.recipe.model_dump(mode="json", exclude_unset=True)
+    return forecast(plan, requested, engine())
+
+
+@cache
+def engine() -> dict[str, str]:
+    """The versions that a worker installed like this process writes into its manifests."""
+    found = {}
+    for name in ("arrowquant", "numba", "llvmlite", "numpy", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # an image without the workers' libraries
+    return found
+
+
+def open_place(stores: ObjectStores, place: Place, pointer: str) -> ObjectStore:
+    """The store of a place. An unknown connection is an error of that field."""
+    try:
+        return stores.open(place.connection)
+    except ArrowQuantError as error:
+        raise pointed(error, f"{pointer}/connection") from None
+
+
+def pointed(error: ArrowQuantError, pointer: str) -> ArrowQuantError:
+    """The same error, naming the field of the request it comes from."""
+    if error.errors or "pointer" in error.where or isinstance(error, TookTooLong):
+        return error
+    return ArrowQuantError(
+        error.code, error.detail, error.hint, error.where, (FieldError(pointer, error.detail),)
+    )
