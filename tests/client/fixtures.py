@@ -1,0 +1,383 @@
+"""Small artifacts, written by a second, independent hand.
+
+Nothing here uses the reader's code: codes are packed bit by bit, sums are taken in plain Python, so
+that a mistake in one is not repeated in the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+SCHEMA = pa.schema(
+    [
+        pa.field("tensor", pa.string(), False),
+        pa.field("tile_index", pa.int32(), False),
+        pa.field("row_start", pa.int64(), False),
+        pa.field("rows", pa.int64(), False),
+        pa.field("cols", pa.int64(), False),
+        pa.field("shape", pa.list_(pa.int64()), False),
+        pa.field("orig_dtype", pa.string(), False),
+        pa.field("role", pa.string(), False),
+        pa.field("codec", pa.string(), False),
+        pa.field("bits", pa.int16(), False),
+        pa.field("group_size", pa.int32(), False),
+        pa.field("bit_order", pa.string(), False),
+        pa.field("row_stride_bytes", pa.int64(), False),
+        pa.field("codes", pa.large_binary(), False),
+        pa.field("scales", pa.large_list(pa.float16())),
+        pa.field("mins", pa.large_list(pa.float16())),
+        pa.field("relmse", pa.float32()),
+        pa.field("crc32c", pa.uint32(), False),
+    ],
+    metadata={"arrowquant.format": "1"},
+)
+
+WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+WIDTH |= {"F8_E4M3": 1}
+
+
+@dataclass
+class Stored:
+    """A tensor to store: its tiles, and what a reader must find."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    codec: str
+    bits: int = 0
+    group_size: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    expected: NDArray[Any] | None = None  #: default dequantization
+    source: NDArray[Any] | None = None  #: what was quantized, in float32 or its own type
+    role: str = "linear"
+
+
+def pack(codes: NDArray[np.int64], bits: int) -> bytes:
+    """LSB-first dense bit stream per row, one bit at a time."""
+    out = bytearray()
+    for row in codes:
+        stream = sum(int(code) << (c * bits) for c, code in enumerate(row))
+        out += stream.to_bytes((len(row) * bits + 7) // 8, "little")
+    return bytes(out)
+
+
+def decode_naive(
+    codes: NDArray[np.int64],
+    scales: NDArray[np.float16],
+    mins: NDArray[np.float16] | None,
+    bits: int,
+    group_size: int,
+) -> NDArray[np.float32]:
+    """The formula of the format page, one weight at a time."""
+    rows, cols = codes.shape
+    groups = -(-cols // group_size) if group_size > 0 else 1
+    out = np.empty((rows, cols), np.float32)
+    for r in range(rows):
+        for c in range(cols):
+            index = 0
+            if group_size >= 0:
+                index = r * groups + (c // group_size if group_size else 0)
+            q = int(codes[r, c])
+            scale = np.float32(scales[index])
+            if mins is None:
+                out[r, c] = scale * np.float32(q - (1 << (bits - 1)))
+            else:
+                out[r, c] = np.float32(scale * np.float32(q)) + np.float32(mins[index])
+    return out
+
+
+def tile_row(tensor: Stored, index: int, start: int, rows: int, cols: int, **values: Any) -> None:
+    """Append a tile; `values` gives stride, codes, scales, mins."""
+    tensor.rows.append(
+        {
+            "tensor": tensor.name,
+            "tile_index": index,
+            "row_start": start,
+            "rows": rows,
+            "cols": cols,
+            "shape": list(tensor.shape),
+            "orig_dtype": tensor.dtype,
+            "role": tensor.role,
+            "codec": tensor.codec,
+            "bits": tensor.bits,
+            "group_size": tensor.group_size,
+            "bit_order": "" if tensor.codec == "raw" else "lsb0_dense_row",
+            "relmse": None,
+            "crc32c": google_crc32c.value(values["codes"]),
+            "scales": None,
+            "mins": None,
+            **values,
+        }
+    )
+
+
+def quantized(
+    name: str,
+    shape: tuple[int, ...],
+    codec: str,
+    bits: int,
+    group_size: int,
+    *,
+    dtype: str = "F32",
+    tile_rows: int | None = None,
+    seed: int = 0,
+    role: str = "linear",
+) -> Stored:
+    """A tensor of random codes and scales; the source is the decoded value plus a little noise."""
+    rng = np.random.default_rng(seed)
+    rows = shape[0]
+    cols = int(np.prod(shape[1:]))
+    tensor = Stored(name, shape, dtype, codec, bits, group_size, role=role)
+    step = tile_rows or rows
+    expected = []
+    for index, start in enumerate(range(0, rows, step)):
+        count = min(step, rows - start)
+        codes = rng.integers(0, 1 << bits, (count, cols))
+        size = 1 if group_size == -1 else count * (-(-cols // group_size) if group_size else 1)
+        scales = rng.uniform(0.01, 0.2, size).astype(np.float16)
+        mins = rng.uniform(-1, 0, size).astype(np.float16) if codec == "affine_u" else None
+        expected.append(decode_naive(codes, scales, mins, bits, group_size))
+        tile_row(
+            tensor,
+            index,
+            start,
+            count,
+            cols,
+            row_stride_bytes=(cols * bits + 7) // 8,
+            codes=pack(codes, bits),
+            scales=scales,
+            mins=mins,
+            relmse=0.001,
+        )
+    values = np.concatenate(expected).reshape(shape)
+    tensor.expected = values
+    tensor.source = values + rng.normal(0, 0.01, shape).astype(np.float32)
+    return tensor
+
+
+def raw(
+    name: str,
+    values: NDArray[Any],
+    dtype: str,
+    *,
+    expected: NDArray[Any] | None = None,
+    tile_rows: int | None = None,
+    role: str = "norm",
+) -> Stored:
+    """A tensor stored as its own bytes."""
+    tensor = Stored(name, values.shape, dtype, "raw", role=role)
+    rows = values.shape[0] if values.shape else 1
+    flat = np.ascontiguousarray(values).reshape(rows, -1) if values.size else values
+    cols = flat.shape[1] if values.size else 0
+    step = tile_rows or max(rows, 1)
+    for index, start in enumerate(range(0, max(rows, 1), step)):
+        block = flat[start : start + step]
+        tile_row(
+            tensor,
+            index,
+            start,
+            len(block) if values.size else 0,
+            cols,
+            row_stride_bytes=cols * WIDTH[dtype],
+            codes=block.tobytes(),
+        )
+    tensor.expected = values if expected is None else expected
+    tensor.source = values
+    return tensor
+
+
+def bf16(values: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Truncated bfloat16 patterns and the values they stand for."""
+    bits = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return bits, (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def write_part(path: Path, rows: list[dict[str, Any]], schema: pa.Schema = SCHEMA) -> None:
+    """One batch per row."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for row in rows:
+            arrays = [pa.array([row[f.name]], f.type) for f in schema]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def write_artifact(
+    folder: Path,
+    tensors: list[Stored],
+    *,
+    parts: int = 1,
+    tied: dict[str, str] | None = None,
+    part_tiles: bool = True,
+    name: str = "tiny",
+) -> Path:
+    """Spread the tiles over the parts, in turn, and write manifest and report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents: list[list[dict[str, Any]]] = [[] for _ in range(parts)]
+    places: dict[str, list[list[int]]] = {}
+    for number, (tensor, row) in enumerate((t, r) for t in tensors for r in t.rows):
+        part = number % parts
+        places.setdefault(tensor.name, []).append([part, len(contents[part])])
+        contents[part].append(row)
+    entries = []
+    for number, rows in enumerate(contents):
+        path = folder / f"part-{number:05d}.arrow"
+        write_part(path, rows)
+        entries.append(part_entry(path, len(rows)))
+    report = json.dumps(make_report(tensors)).encode()
+    (folder / "report.json").write_bytes(report)
+    manifest = {
+        "format": "arrowquant",
+        "format_version": 1,
+        "name": name,
+        "source": {"objects": [], "tensors": len(tensors)},
+        "recipe": {"requested": {"bits": 4}, "resolved": {"bits": 4}},
+        "engine": {"arrowquant": "0.1.0"},
+        "parts": entries,
+        "tensors": [
+            {
+                "name": t.name,
+                "shape": list(t.shape),
+                "dtype": t.dtype,
+                "role": t.role,
+                "codec": t.codec,
+                "bits": t.bits,
+                "group_size": t.group_size,
+                "state": "KEPT" if t.codec == "raw" else "DONE",
+                "reason": "one-dimensional" if t.codec == "raw" else "requested width",
+                **({"part_tiles": places[t.name]} if part_tiles else {}),
+            }
+            for t in tensors
+        ],
+        "tied": tied or {},
+        "totals": totals(tensors),
+        "escalations": [],
+        "warnings": [],
+        "report": {
+            "name": "report.json",
+            "bytes": len(report),
+            "sha256": hashlib.sha256(report).hexdigest(),
+        },
+        "a key of a later version": {"ignored": True},
+    }
+    write_manifest(folder, manifest)
+    return folder
+
+
+def part_entry(path: Path, batches: int) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {
+        "name": path.name,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "batches": batches,
+    }
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return value
+
+
+def totals(tensors: list[Stored]) -> dict[str, Any]:
+    parameters = sum(int(np.prod(t.shape)) for t in tensors)
+    payload = sum(stored_bytes(t) for t in tensors)
+    return {
+        "parameters": parameters,
+        "source_bytes": sum(int(np.prod(t.shape)) * WIDTH[t.dtype] for t in tensors),
+        "payload_bytes": payload,
+        "artifact_bytes": payload + 4096,
+        "bits_per_weight": round(8 * payload / max(parameters, 1), 4),
+    }
+
+
+def stored_bytes(tensor: Stored) -> int:
+    halves = sum(
+        2 * len(row[name])
+        for row in tensor.rows
+        for name in ("scales", "mins")
+        if row[name] is not None
+    )
+    return halves + sum(len(row["codes"]) for row in tensor.rows)
+
+
+def metrics(tensor: Stored) -> dict[str, float | None]:
+    if tensor.codec == "raw":
+        return {"relmse": None, "sqnr_db": None, "cosine": None, "max_abs_error": None}
+    assert tensor.source is not None
+    assert tensor.expected is not None
+    w = tensor.source.astype(np.float64).ravel()
+    v = tensor.expected.astype(np.float64).ravel()
+    relmse = float(((w - v) ** 2).sum() / (w**2).sum())
+    return {
+        "relmse": relmse,
+        "sqnr_db": float(-10 * np.log10(relmse)),
+        "cosine": float(w @ v / np.sqrt((w @ w) * (v @ v))),
+        "max_abs_error": float(np.abs(w - v).max()),
+    }
+
+
+def make_report(tensors: list[Stored]) -> dict[str, Any]:
+    return {
+        "totals": totals(tensors),
+        "tensors": [
+            {
+                "name": t.name,
+                "state": "KEPT" if t.codec == "raw" else "DONE",
+                "bits": t.bits,
+                "codec": t.codec,
+                "group_size": t.group_size,
+                "role": t.role,
+                "reason": "",
+                "source_bytes": int(np.prod(t.shape)) * WIDTH[t.dtype],
+                "stored_bytes": stored_bytes(t),
+                **metrics(t),
+                "history": [],
+            }
+            for t in tensors
+        ],
+        "worst": [t.name for t in tensors if t.codec != "raw"][:3],
+        "summary": {},
+    }
+
+
+def sample_tensors() -> list[Stored]:
+    """Every codec, width and shape that version 1 knows."""
+    rng = np.random.default_rng(7)
+    tensors = [
+        quantized("a.q4", (12, 200), "affine_u", 4, 64, tile_rows=5, seed=1),
+        quantized("b.q2", (7, 130), "affine_u", 2, 32, tile_rows=3, seed=2, dtype="BF16"),
+        quantized("c.q3", (5, 77), "affine_u", 3, 64, seed=3, dtype="F16"),
+        quantized("d.q8", (6, 65), "affine_u", 8, 32, tile_rows=4, seed=4),
+        quantized("e.s4", (6, 33), "sym_s", 4, 32, seed=5, tile_rows=4),
+        quantized("f.s3", (4, 40), "sym_s", 3, 0, seed=6),
+        quantized("g.whole", (9, 31), "affine_u", 4, -1, seed=8),
+        quantized("h.whole.s8", (3, 31), "sym_s", 8, -1, seed=9),
+        quantized("i.conv", (8, 3, 3, 3), "affine_u", 4, 0, seed=10, role="conv"),
+        quantized("j.s2", (3, 64), "sym_s", 2, 32, seed=11),
+        quantized("embed.weight", (20, 48), "affine_u", 8, 32, seed=12, tile_rows=6, dtype="BF16"),
+        raw("k.ids", np.arange(30, dtype=np.int64).reshape(10, 3), "I64", tile_rows=4),
+        raw("l.norm", rng.normal(size=17).astype(np.float16), "F16"),
+        raw("m.mask", np.array([True, False, True]), "BOOL"),
+        raw("n.scalar", np.array(3.5, np.float32), "F32"),
+        raw("o.empty", np.empty((0, 4), np.float32), "F32"),
+        raw("p.f8", np.arange(16, dtype=np.uint8).reshape(4, 4), "F8_E4M3"),
+        raw("q.f64", rng.normal(size=(2, 2)), "F64"),
+    ]  # fmt: skip
+    patterns, values = bf16(rng.normal(size=(6, 5)).astype(np.float32))
+    tensors.append(raw("r.bf16", patterns, "BF16", expected=values, tile_rows=4))
+    return tensors
+
+
+TIES = {"lm_head.weight": "embed.weight"}
