@@ -1,13 +1,13 @@
-"""Codes of a group once its stored scale and minimum are known, and the errors they make.
+"""Codes of weights once the stored scale and minimum are known, and the errors they make.
 
 Stored code u, scale s and minimum m (float16 values held as float32), zero point z:
 
     asymmetric   z = 0             v = s u + m
     symmetric    z = 2^(bits - 1)  v = s (u - z)        (m = 0)
 
-    u = clip(floor((w - m) / s + z + 1/2), 0, 2^bits - 1)
+    u = clip(floor((w - m) * (1 / s) + z + 1/2), 0, 2^bits - 1)
 
-in float32, with 1 / s rounded once; s = 0 gives u = z. Ties go up. s (u - z) has at most 11 + 8
+in float32, every operation rounded; s = 0 gives u = z. Ties go up. s (u - z) has at most 11 + 8
 significant bits and is exact, so v is rounded once, with or without fused multiply-add.
 """
 
@@ -16,50 +16,134 @@ from numpy.typing import NDArray
 
 from kernels._jit import Integer, kernel
 from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ
-from kernels.lanes import LANES, encode_lanes
+from kernels.half import single1
+from kernels.lanes import LANES, encode_lanes, error_lanes
+
+
+@kernel
+def inverse1(scale: np.float32) -> np.float32:
+    """1 / scale, or 0 for a zero scale."""
+    return np.float32(0.0) if scale == 0 else np.float32(np.float32(1.0) / scale)
+
+
+@kernel
+def code1(
+    w: np.float32, inverse: np.float32, low: np.float32, zero: Integer, top: Integer
+) -> np.int32:
+    """Code of one weight; top is 2^bits - 1."""
+    t = np.float32(np.float32(np.float32(w - low) * inverse) + np.float32(zero + 0.5))
+    return np.int32(min(max(t, np.float32(0.0)), np.float32(top)))
+
+
+@kernel
+def value1(u: np.int32, scale: np.float32, low: np.float32, zero: Integer) -> np.float64:
+    """Decoded weight of one code, rounded to float32."""
+    return np.float64(np.float32(np.float32(scale * np.float32(u - zero)) + low))
+
+
+@kernel
+def squared_error(
+    w: NDArray[np.float32],
+    start: Integer,
+    stop: Integer,
+    scale: np.float32,
+    low: np.float32,
+    zero: Integer,
+    top: Integer,
+) -> np.float64:
+    """Sum of e^2 if w[start:stop] were encoded with scale and low; start is a multiple of LANES."""
+    inverse = inverse1(scale)
+    whole = start + (stop - start) // LANES * LANES
+    total = error_lanes(
+        w,
+        start,
+        whole,
+        scale,
+        inverse,
+        low,
+        np.float32(zero + 0.5),
+        np.float32(top),
+        np.int32(zero),
+    )
+    for i in range(whole, stop):
+        e = np.float64(w[i]) - value1(code1(w[i], inverse, low, zero, top), scale, low, zero)
+        total += e * e
+    return total
 
 
 @kernel
 def encode_group(
     w: NDArray[np.float32],
+    start: Integer,
+    stop: Integer,
     scale: np.float32,
     low: np.float32,
     zero: Integer,
     top: Integer,
     q: NDArray[np.uint8],
-    sums: NDArray[np.float64],
+    lanes: NDArray[np.float64],
 ) -> None:
-    """Encode one group.
+    """Write the codes of w[start:stop] to q[start:stop] and add the errors to lanes.
 
-    w       float32 (n,), finite
-    scale   any finite value; low finite, 0 when symmetric
-    zero    zero point z; top is 2^bits - 1
-    q       uint8 (n,), codes, written
-    sums    float64 (COLUMNS,), error sums of the group, written. Whole runs of LANES weights are
-            added as in lanes, what is left over in order after them.
+    start   a multiple of LANES
+    lanes   float64 (COLUMNS, LANES); weight i counts in lane i % LANES
     """
-    inverse = np.float32(0.0) if scale == 0 else np.float32(np.float32(1.0) / scale)
-    offset = np.float32(zero + 0.5)
-    ceiling = np.float32(top)
-    w2, e2, wq, q2, largest = encode_lanes(
-        w, q, scale, inverse, low, offset, ceiling, np.int32(zero)
+    inverse = inverse1(scale)
+    whole = start + (stop - start) // LANES * LANES
+    encode_lanes(
+        w,
+        q,
+        lanes,
+        start,
+        whole,
+        scale,
+        inverse,
+        low,
+        np.float32(zero + 0.5),
+        np.float32(top),
+        np.int32(zero),
     )
-    for i in range(w.size // LANES * LANES, w.size):
-        t = np.float32(np.float32(np.float32(w[i] - low) * inverse) + offset)
-        u = np.int32(min(max(t, np.float32(0.0)), ceiling))
+    for i in range(whole, stop):
+        u = code1(w[i], inverse, low, zero, top)
         q[i] = np.uint8(u)
-        x = np.float64(w[i])
-        v = np.float64(np.float32(np.float32(scale * np.float32(u - zero)) + low))
-        w2 += x * x
-        e2 += (x - v) * (x - v)
-        wq += x * v
-        q2 += v * v
-        largest = max(largest, abs(x - v))
-    sums[W2], sums[E2], sums[WQ], sums[Q2], sums[MAX] = w2, e2, wq, q2, largest
+        x, v = np.float64(w[i]), value1(u, scale, low, zero)
+        lane = i % LANES
+        lanes[W2, lane] += x * x
+        lanes[E2, lane] += (x - v) * (x - v)
+        lanes[WQ, lane] += x * v
+        lanes[Q2, lane] += v * v
+        lanes[MAX, lane] = max(lanes[MAX, lane], abs(x - v))
 
 
 @kernel
-def add_sums(row: NDArray[np.float64], part: NDArray[np.float64]) -> None:
-    """Add the error sums of a group to those of its row."""
+def encode_row(
+    w: NDArray[np.float32],
+    group: int,
+    bits: int,
+    symmetric: bool,
+    scales: NDArray[np.uint16],
+    mins: NDArray[np.uint16],
+    q: NDArray[np.uint8],
+    sums: NDArray[np.float64],
+) -> None:
+    """Encode one row.
+
+    w       float32 (cols,), finite
+    group   weights per group, a multiple of LANES or at least cols
+    scales  halves as uint16 (groups,); mins the same, or empty when symmetric
+    q       uint8 (>= cols,), codes, one per byte, written
+    sums    float64 (COLUMNS,), written: lanes added in order
+    """
+    lanes = np.zeros((COLUMNS, LANES), np.float64)
+    zero = (1 << (bits - 1)) if symmetric else 0
+    low = np.float32(0.0)
+    for g in range(scales.size):
+        start, stop = g * group, min((g + 1) * group, w.size)
+        if not symmetric:
+            low = single1(mins[g])
+        encode_group(w, start, stop, single1(scales[g]), low, zero, (1 << bits) - 1, q, lanes)
     for c in range(COLUMNS):
-        row[c] = max(row[c], part[c]) if c == MAX else row[c] + part[c]
+        total = lanes[c, 0]
+        for lane in range(1, LANES):
+            total = max(total, lanes[c, lane]) if c == MAX else total + lanes[c, lane]
+        sums[c] = total

@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import affine, fixed, lsq, minmax
+from kernels import affine, lsq, minmax
 from kernels.bitpack import row_bytes
 from kernels.blocks import over_rows
 from kernels.errors import NonFiniteWeights
 from kernels.fidelity import COLUMNS, ErrorSums, fold_rows
 from kernels.ranges import range_rows
+from kernels.rows import quantize_rows, quantize_rows_fixed
 from kernels.widen import KINDS, Dtype, patterns, widen
 
 Method = Literal["minmax", "lsq"]
@@ -76,20 +77,22 @@ def quantize(
     mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
     sums = np.empty((rows, COLUMNS), np.float64)
 
+    count = lsq.CANDIDATES if method == "lsq" else 0
+
     def work(part: slice) -> int:
-        source, arrays = (
+        return quantize_rows(
             bit_patterns[part],
-            (
-                codes[part],
-                scales[part].view(np.uint16),
-                mins[part].view(np.uint16),
-                sums[part],
-            ),
+            kind,
+            bits,
+            group,
+            symmetric,
+            count,
+            lsq.SPAN[bits],
+            codes[part],
+            scales[part].view(np.uint16),
+            mins[part].view(np.uint16),
+            sums[part],
         )
-        if method == "minmax":
-            return minmax.quantize_rows(source, kind, bits, group, symmetric, *arrays)
-        count, span = lsq.CANDIDATES, lsq.SPAN[bits]
-        return lsq.quantize_rows(source, kind, bits, group, symmetric, count, span, *arrays)
 
     _refuse(x, dtype, over_rows(work, rows, cols, threads))
     return Encoded(codes, scales, None if symmetric else mins, fold_rows(sums, cols))
@@ -115,18 +118,26 @@ def quantize_fixed(
     rows, cols = x.shape
     codes = np.empty((rows, row_bytes(cols, bits)), np.uint8)
     sums = np.empty((rows, COLUMNS), np.float64)
-    scale, low = minmax.params1(np.float32(lo), np.float32(hi), bits, symmetric)
+    scales = np.empty((1, 1), np.float16)
+    mins = np.empty((1, 0 if symmetric else 1), np.float16)
+    scale_bits, min_bits = scales[0].view(np.uint16), mins[0].view(np.uint16)
+    lows, highs = np.array([lo], np.float32), np.array([hi], np.float32)
+    minmax.params_row(lows, highs, bits, symmetric, scale_bits, min_bits)
 
     def work(part: slice) -> int:
-        source = bit_patterns[part]
-        return fixed.quantize_rows(
-            source, kind, bits, symmetric, scale, low, codes[part], sums[part]
+        return quantize_rows_fixed(
+            bit_patterns[part],
+            kind,
+            bits,
+            symmetric,
+            scale_bits,
+            min_bits,
+            codes[part],
+            sums[part],
         )
 
     _refuse(x, dtype, over_rows(work, rows, cols, threads))
-    scales = np.full((1, 1), scale, np.uint16).view(np.float16)
-    mins = None if symmetric else np.full((1, 1), low, np.uint16).view(np.float16)
-    return Encoded(codes, scales, mins, fold_rows(sums, cols))
+    return Encoded(codes, scales, None if symmetric else mins, fold_rows(sums, cols))
 
 
 def value_range(x: NDArray[np.generic], *, dtype: Dtype, threads: int = 1) -> tuple[float, float]:

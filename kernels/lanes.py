@@ -1,15 +1,17 @@
-"""Encode eight weights at a time: codes and error sums in one pass, in explicit vectors.
+"""Encode eight weights at a time, in explicit vectors.
 
-The loop vectoriser may not reorder float sums without fast-math, and with it the result would
-depend on the width of the processor's registers. Here the eight lanes are spelt out, so the order
-of every sum is fixed: lane j adds weights j, j + 8, j + 16, ...; lanes are then halved three times
-(j with j + 4, j + 2, j + 1). Rejected: four scalar accumulators per sum, which the compiler does
-not turn into vectors (0.4 instead of 1.7 thousand million weights per second).
+The compiler may not reorder float sums without fast-math, and with it the result would depend on
+the width of the processor's registers. Here the lanes are spelt out: lane j adds weights j, j + 8,
+j + 16, ... of a row, so the order of every sum is fixed. Rejected: four scalar accumulators per
+sum, which the compiler does not turn into vectors (five times slower), and fast-math loops.
+
+No operation carries a fast-math flag and none is fused.
 """
 
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types as numba_types
 from numba.core import cgutils
@@ -23,12 +25,15 @@ _F32, _F64, _I8, _I32 = ir.FloatType(), ir.DoubleType(), ir.IntType(8), ir.IntTy
 _F32S, _F64S = ir.VectorType(_F32, LANES), ir.VectorType(_F64, LANES)
 _I8S, _I32S = ir.VectorType(_I8, LANES), ir.VectorType(_I32, LANES)
 
+SCALARS = (types.float32,) * 5 + (types.int32,)  # scale, inverse, low, offset, top, zero
 
-def _splat(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+
+def _splat(builder: Any, value: Any, vector: Any) -> Any:
     """The scalar in every lane."""
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0))
-    mask = ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
-    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
+    mask = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
+    return builder.shuffle_vector(first, undefined, mask)
 
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
@@ -39,70 +44,97 @@ def _smaller(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
 
-def _halve(builder: Any, value: Any, combine: Any) -> Any:
-    """Combine the lanes of a vector pairwise, j with j + 4, then + 2, then + 1."""
-    width = LANES
-    while width > 1:
-        width //= 2
-        undefined = ir.Constant(value.type, ir.Undefined)
-        parts = [
-            builder.shuffle_vector(
-                value,
-                undefined,
-                ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width))),
-            )
-            for first in (0, width)
-        ]
-        value = combine(*parts)
-    return builder.extract_element(value, ir.Constant(_I32, 0))
+def _at(builder: Any, data: Any, index: Any, vector: Any) -> Any:
+    """Pointer to a vector of elements starting at data[index]."""
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-def _load(builder: Any, data: Any, index: Any, vector: ir.VectorType, align: int) -> Any:
-    pointer = builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
-    return builder.load(pointer, align=align)
+class _Rule:
+    """The rule of encode for the six scalars, as instructions."""
+
+    def __init__(self, builder: Any, scalars: Any) -> None:
+        self._builder = builder
+        self._floats = [_splat(builder, value, _F32S) for value in scalars[:5]]
+        self._zero = _splat(builder, scalars[5], _I32S)
+
+    def codes(self, x: Any) -> Any:
+        """u = clip(floor((x - low) * inverse + offset), 0, top), 32-bit lanes."""
+        builder = self._builder
+        _, inverse, low, offset, top = self._floats
+        t = builder.fadd(builder.fmul(builder.fsub(x, low), inverse), offset)
+        t = _larger(builder, t, ir.Constant(_F32S, [0.0] * LANES))
+        return builder.fptosi(_smaller(builder, t, top), _I32S)
+
+    def values(self, u: Any) -> Any:
+        """v = scale * (u - zero) + low, widened to float64."""
+        builder = self._builder
+        scale, _, low, _, _ = self._floats
+        steps = builder.sitofp(builder.sub(u, self._zero), _F32S)
+        return builder.fpext(builder.fadd(builder.fmul(scale, steps), low), _F64S)
+
+
+def _arrays(context: Any, builder: Any, signature: Any, args: Any, count: int) -> list[Any]:
+    return [
+        context.make_array(kind)(context, builder, value)
+        for kind, value in zip(signature.args[:count], args[:count], strict=True)
+    ]
 
 
 def _encode(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    arrays = [
-        context.make_array(kind)(context, builder, value)
-        for kind, value in zip(signature.args[:2], args[:2], strict=True)
-    ]
-    w, q = arrays
-    size = builder.and_(w.nitems, ir.Constant(w.nitems.type, -LANES))
-    scale, inverse, low, offset, top = (_splat(builder, value, _F32S) for value in args[2:7])
-    zero = _splat(builder, args[7], _I32S)
-    nothing32, nothing = ir.Constant(_F32S, [0.0] * LANES), ir.Constant(_F64S, [0.0] * LANES)
-    sums = []
-    for _ in range(5):
-        with builder.goto_entry_block():
-            sums.append(builder.alloca(_F64S))
-        builder.store(nothing, sums[-1])
+    w, q, lanes = _arrays(context, builder, signature, args, 3)
+    start, stop = args[3:5]
+    rule = _Rule(builder, args[5:])
     absolute = builder.module.declare_intrinsic(
         "llvm.fabs.v8f64", fnty=ir.FunctionType(_F64S, [_F64S])
     )
-    with cgutils.for_range_slice(builder, size.type(0), size, size.type(LANES), inc=True) as (i, _):
-        x = _load(builder, w.data, i, _F32S, 4)
-        t = builder.fadd(builder.fmul(builder.fsub(x, low), inverse), offset)
-        t = _smaller(builder, _larger(builder, t, nothing32), top)
-        u = builder.fptosi(t, _I32S)
-        target = builder.bitcast(builder.gep(q.data, [i]), _I8S.as_pointer())
-        builder.store(builder.trunc(u, _I8S), target, align=1)
-        steps = builder.sitofp(builder.sub(u, zero), _F32S)
-        v = builder.fpext(builder.fadd(builder.fmul(scale, steps), low), _F64S)
-        x = builder.fpext(x, _F64S)
+    step = start.type(LANES)
+    homes = [_at(builder, lanes.data, start.type(LANES * k), _F64S) for k in range(5)]
+    totals = []
+    for home in homes:
+        with builder.goto_entry_block():
+            totals.append(builder.alloca(_F64S))
+        builder.store(builder.load(home, align=8), totals[-1])
+    with cgutils.for_range_slice(builder, start, stop, step, inc=True) as (i, _):
+        x = builder.load(_at(builder, w.data, i, _F32S), align=4)
+        u = rule.codes(x)
+        builder.store(builder.trunc(u, _I8S), _at(builder, q.data, i, _I8S), align=1)
+        v, x = rule.values(u), builder.fpext(x, _F64S)
         e = builder.fsub(x, v)
-        for total, (a, b) in zip(sums, ((x, x), (e, e), (x, v), (v, v)), strict=False):
+        for total, (a, b) in zip(totals, ((x, x), (e, e), (x, v), (v, v)), strict=False):
             builder.store(builder.fadd(builder.load(total), builder.fmul(a, b)), total)
-        builder.store(_larger(builder, builder.call(absolute, [e]), builder.load(sums[4])), sums[4])
-    results = [_halve(builder, builder.load(total), builder.fadd) for total in sums[:4]]
-    results.append(_halve(builder, builder.load(sums[4]), lambda a, b: _larger(builder, a, b)))
-    return context.make_tuple(builder, signature.return_type, results)
+        size = builder.call(absolute, [e])
+        builder.store(_larger(builder, size, builder.load(totals[4])), totals[4])
+    for home, total in zip(homes, totals, strict=True):
+        builder.store(builder.load(total), home, align=8)
+    return context.get_dummy_value()
 
 
-def _encode_lanes(
-    typing_context: Any,
+def _error(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    (w,) = _arrays(context, builder, signature, args, 1)
+    start, stop = args[1:3]
+    rule = _Rule(builder, args[3:])
+    with builder.goto_entry_block():
+        total = builder.alloca(_F64S)
+    builder.store(ir.Constant(_F64S, [0.0] * LANES), total)
+    step = start.type(LANES)
+    with cgutils.for_range_slice(builder, start, stop, step, inc=True) as (i, _):
+        x = builder.load(_at(builder, w.data, i, _F32S), align=4)
+        e = builder.fsub(builder.fpext(x, _F64S), rule.values(rule.codes(x)))
+        builder.store(builder.fadd(builder.load(total), builder.fmul(e, e)), total)
+    lanes = builder.load(total)
+    result = builder.extract_element(lanes, ir.Constant(_I32, 0))
+    for lane in range(1, LANES):
+        result = builder.fadd(result, builder.extract_element(lanes, ir.Constant(_I32, lane)))
+    return result
+
+
+def _encode_type(
+    typing: Any,
     w: Any,
     q: Any,
+    sums: Any,
+    start: Any,
+    stop: Any,
     scale: Any,
     inverse: Any,
     low: Any,
@@ -110,24 +142,30 @@ def _encode_lanes(
     top: Any,
     zero: Any,
 ) -> Any:
-    """Signature and code of encode_lanes."""
-    signature = types.UniTuple(types.float64, 5)(
-        w,
-        q,
-        types.float32,
-        types.float32,
-        types.float32,
-        types.float32,
-        types.float32,
-        types.int32,
-    )
-    return signature, _encode
+    return types.void(w, q, sums, types.intp, types.intp, *SCALARS), _encode
 
 
-# Encode w[:size], size rounded down to LANES, by the rule of encode.
-#   w, q            float32 weights and uint8 codes (written), contiguous
-#   scale, inverse, low, offset, top    float32; zero int32
-#   Result          sums of w^2, e^2, w v and v^2 and the largest |e| over w[:size], float64
-encode_lanes = cast(
-    "Callable[..., tuple[float, float, float, float, float]]", intrinsic(_encode_lanes)
-)
+def _error_type(
+    typing: Any,
+    w: Any,
+    start: Any,
+    stop: Any,
+    scale: Any,
+    inverse: Any,
+    low: Any,
+    offset: Any,
+    top: Any,
+    zero: Any,
+) -> Any:
+    return types.float64(w, types.intp, types.intp, *SCALARS), _error
+
+
+# encode_lanes(w, q, sums, start, stop, scale, inverse, low, offset, top, zero)
+#   w       float32, finite
+#   q       uint8, codes of w[start:stop], written
+#   sums    float64 (COLUMNS, LANES), to which the error sums are added, weight i in lane i % 8
+#   start, stop   multiples of LANES
+encode_lanes = cast("Callable[..., None]", intrinsic(_encode_type))
+
+# error_lanes(w, start, stop, scale, inverse, low, offset, top, zero): the sum of e^2 only, float64
+error_lanes = cast("Callable[..., np.float64]", intrinsic(_error_type))

@@ -23,13 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels._jit import Integer, Real, kernel
-from kernels.bitpack import pack_row
-from kernels.encode import add_sums, encode_group
-from kernels.fidelity import COLUMNS, E2
+from kernels.encode import squared_error
 from kernels.half import half_nearest1, single1
-from kernels.minmax import params1
-from kernels.ranges import finite1, key_range, unkey1
-from kernels.widen import first_nonfinite, widen_row
 
 UNITS = 32767.0  # image units per half range
 CHUNK = 256  # 256 weights * 32768 units * code 255 stays below 2^31
@@ -41,42 +36,54 @@ SPAN = {2: 0.6, 3: 0.4, 4: 0.3, 8: 0.1}  # how far the range shrinks at most
 
 @kernel
 def _image(
-    w: NDArray[np.float32], centre: np.float32, gain: np.float32, image: NDArray[np.int32]
+    w: NDArray[np.float32],
+    start: Integer,
+    stop: Integer,
+    centre: np.float32,
+    gain: np.float32,
+    image: NDArray[np.int32],
 ) -> Integer:
     total = np.int32(0)
-    for i in range(w.size):
+    for i in range(np.uintp(start), np.uintp(stop)):
         t = np.float32(np.float32(np.float32(w[i] - centre) * gain) + np.float32(32768.5))
-        t = t if t > np.float32(0.0) else np.float32(0.0)
-        t = t if t < np.float32(65535.0) else np.float32(65535.0)
-        value = np.int32(np.int32(t) - np.int32(32768))
-        image[i] = value
-        total = np.int32(total + value)
+        u = np.int32(min(max(t, np.float32(0.0)), np.float32(65535.0)))
+        image[i] = np.int32(u - np.int32(32768))
+        total = np.int32(total + image[i])
     return np.int64(total)
 
 
 @kernel
 def image_group(
-    w: NDArray[np.float32], centre: np.float32, gain: np.float32, image: NDArray[np.int32]
+    w: NDArray[np.float32],
+    start: Integer,
+    stop: Integer,
+    centre: np.float32,
+    gain: np.float32,
+    image: NDArray[np.int32],
 ) -> np.float64:
-    """Write round((w - centre) * gain), clipped to 16 bits, to image (n,); return its sum."""
+    """Write round((w - centre) * gain), clipped to 16 bits, to image; return its sum.
+
+    Works on [start:stop] of w and image.
+    """
     total = np.int64(0)
-    for start in range(0, w.size, CHUNK):
-        stop = min(start + CHUNK, w.size)
-        total += _image(w[start:stop], centre, gain, image[start:stop])
+    for first in range(start, stop, CHUNK):
+        total += _image(w, first, min(first + CHUNK, stop), centre, gain, image)
     return np.float64(total)
 
 
 @kernel
 def _moments(
-    image: NDArray[np.int32], slope: np.float32, offset: np.float32, top: Integer
+    image: NDArray[np.int32],
+    start: Integer,
+    stop: Integer,
+    slope: np.float32,
+    offset: np.float32,
+    top: Integer,
 ) -> tuple[Integer, Integer, Integer]:
     su, suu, swu = np.int32(0), np.int32(0), np.int32(0)
-    ceiling = np.float32(top)
-    for i in range(image.size):
+    for i in range(np.uintp(start), np.uintp(stop)):
         t = np.float32(np.float32(np.float32(image[i]) * slope) + offset)
-        t = t if t > np.float32(0.0) else np.float32(0.0)
-        t = t if t < ceiling else ceiling
-        u = np.int32(t)
+        u = np.int32(min(max(t, np.float32(0.0)), np.float32(top)))
         su = np.int32(su + u)
         suu = np.int32(suu + np.int32(u * u))
         swu = np.int32(swu + np.int32(image[i] * u))
@@ -85,44 +92,49 @@ def _moments(
 
 @kernel
 def moments(
-    image: NDArray[np.int32], slope: Real, offset: Real, top: Integer
+    image: NDArray[np.int32],
+    start: Integer,
+    stop: Integer,
+    slope: Real,
+    offset: Real,
+    top: Integer,
 ) -> tuple[np.float64, np.float64, np.float64]:
-    """Sums of u, u^2 and image * u with u = clip(floor(image * slope + offset), 0, top).
+    """Sums of u, u^2 and image * u over image[start:stop].
 
-    Taken over CHUNK weights at a time in 32 bits, then in 64; exact.
+    u = clip(floor(image * slope + offset), 0, top). CHUNK weights at a time are summed in 32 bits,
+    chunks in 64; exact.
     """
     su, suu, swu = np.int64(0), np.int64(0), np.int64(0)
-    for start in range(0, image.size, CHUNK):
-        part = image[start : min(start + CHUNK, image.size)]
-        a, b, c = _moments(part, np.float32(slope), np.float32(offset), top)
+    for first in range(start, stop, CHUNK):
+        last = min(first + CHUNK, stop)
+        a, b, c = _moments(image, first, last, np.float32(slope), np.float32(offset), top)
         su, suu, swu = su + a, suu + b, swu + c
     return np.float64(su), np.float64(suu), np.float64(swu)
 
 
 @kernel
 def fit_asymmetric(
-    w: NDArray[np.float32],
-    lo: np.float32,
-    hi: np.float32,
+    image: NDArray[np.int32],
+    start: Integer,
+    stop: Integer,
+    sw: np.float64,
+    centre: np.float64,
+    gain: np.float64,
     bits: int,
     count: int,
     span: float,
-    image: NDArray[np.int32],
 ) -> tuple[Integer, Integer]:
-    """Scale and minimum, as halves, of the best refit for w (n,), which spans lo .. hi.
+    """Scale and minimum, as halves, of the best refit for a group.
 
+    image         int32 (cols,), of which [start:stop] is round((w - centre) * gain), sum sw
     count, span   shrink factors 1 - span * k / count, k = 0 .. count - 1
-    image         int32 (n,), written
     """
-    centre = np.float32((np.float64(hi) + np.float64(lo)) * 0.5)
-    gain = np.float32(2.0 * UNITS / (np.float64(hi) - np.float64(lo)))
-    sw = image_group(w, centre, gain, image)
-    n = np.float64(w.size)
+    n = np.float64(stop - start)
     top = (1 << bits) - 1
     best, su, suu, swu, low = -np.inf, 0.0, 0.0, 0.0, 0.0
     for k in range(count):
         slope = top / (2.0 * UNITS * (1.0 - span * k / count))
-        a, b, c = moments(image, slope, 0.5 * top + 0.5, top)
+        a, b, c = moments(image, start, stop, slope, 0.5 * top + 0.5, top)
         determinant = n * b - a * a
         if determinant > 0.0:
             scale = (n * c - sw * a) / determinant
@@ -130,48 +142,48 @@ def fit_asymmetric(
             explained = scale * c + shift * sw
             if explained > best:
                 best, su, suu, swu, low = explained, a, b, c, shift
-    m = half_nearest1(np.float32(np.float64(centre) + low / np.float64(gain)))
+    m = half_nearest1(np.float32(centre + low / gain))
     if suu == 0.0:
         return 0, m
-    low = (np.float64(single1(m)) - np.float64(centre)) * np.float64(gain)
-    scale = (swu - low * su) / suu
-    return half_nearest1(np.float32(scale / np.float64(gain))), m
+    low = (np.float64(single1(m)) - centre) * gain
+    return half_nearest1(np.float32((swu - low * su) / suu / gain)), m
 
 
 @kernel
 def fit_symmetric(
-    w: NDArray[np.float32],
-    lo: np.float32,
-    hi: np.float32,
+    image: NDArray[np.int32],
+    start: Integer,
+    stop: Integer,
+    sw: np.float64,
+    gain: np.float64,
     bits: int,
     count: int,
     span: float,
-    image: NDArray[np.int32],
-) -> tuple[Integer, Integer]:
-    """Scale, as a half, of the best refit for w (n,), which spans lo .. hi; and minimum 0.
+) -> Integer:
+    """Scale, as a half, of the best refit for a group; every factor with both signs of the scale.
 
-    Other arguments as fit_asymmetric; every factor is tried with both signs of the scale.
+    Arguments as fit_asymmetric, with 0 as the centre.
     """
-    gain = np.float32(UNITS / max(np.float64(hi), -np.float64(lo)))
-    sw = image_group(w, np.float32(0.0), gain, image)
-    n = np.float64(w.size)
+    n = np.float64(stop - start)
     top = (1 << bits) - 1
     half = np.float64(1 << (bits - 1))
     best, best_scale = 0.0, 0.0
     for k in range(2 * count):
         slope = half / (UNITS * (1.0 - span * (k // 2) / count))
-        a, b, c = moments(image, -slope if k % 2 else slope, half + 0.5, top)
+        a, b, c = moments(image, start, stop, -slope if k % 2 else slope, half + 0.5, top)
         squares = b - 2.0 * half * a + n * half * half
         product = c - half * sw
         if squares > 0.0 and product * product > best * squares:
             best = product * product / squares
             best_scale = product / squares
-    return half_nearest1(np.float32(best_scale / np.float64(gain))), 0
+    return half_nearest1(np.float32(best_scale / gain))
 
 
 @kernel
-def fit1(
+def fit_group(
     w: NDArray[np.float32],
+    start: Integer,
+    stop: Integer,
     lo: np.float32,
     hi: np.float32,
     bits: int,
@@ -180,60 +192,54 @@ def fit1(
     span: float,
     image: NDArray[np.int32],
 ) -> tuple[Integer, Integer]:
-    """Scale and minimum, as halves, of the best refit; arguments as fit_asymmetric."""
+    """Scale and minimum, as halves, of the best refit for w[start:stop], which spans lo .. hi.
+
+    image   int32 (cols,), scratch; the minimum of a symmetric group is 0
+    """
+    low, high = np.float64(lo), np.float64(hi)
     if symmetric:
-        return fit_symmetric(w, lo, hi, bits, count, span, image)
-    return fit_asymmetric(w, lo, hi, bits, count, span, image)
+        gain = np.float32(UNITS / max(high, -low))
+        sw = image_group(w, start, stop, np.float32(0.0), gain, image)
+        return fit_symmetric(image, start, stop, sw, np.float64(gain), bits, count, span), 0
+    centre = np.float32((low + high) * 0.5)
+    gain = np.float32(2.0 * UNITS / (high - low))
+    sw = image_group(w, start, stop, centre, gain, image)
+    return fit_asymmetric(
+        image, start, stop, sw, np.float64(centre), np.float64(gain), bits, count, span
+    )
 
 
 @kernel
-def quantize_rows(
-    x: NDArray[np.unsignedinteger],
-    kind: int,
-    bits: int,
+def refine_row(
+    w: NDArray[np.float32],
     group: int,
+    lo: NDArray[np.float32],
+    hi: NDArray[np.float32],
+    bits: int,
     symmetric: bool,
     count: int,
     span: float,
-    codes: NDArray[np.uint8],
     scales: NDArray[np.uint16],
     mins: NDArray[np.uint16],
-    sums: NDArray[np.float64],
-) -> int:
-    """Quantize a block of rows; arrays and result as in minmax.quantize_rows.
+    image: NDArray[np.int32],
+) -> None:
+    """Replace scales and mins, as halves, of a row where the search makes the error smaller.
 
+    w             float32 (cols,), finite
+    lo, hi        range of each group (groups,)
     count, span   see fit_asymmetric
+    scales, mins  (groups,) as written by minmax.params_row; mins is not used when symmetric
+    image         int32 (cols,), scratch
     """
-    rows, cols = x.shape
-    w = np.empty(cols, np.float32)
-    image = np.empty(cols, np.int32)
-    q = np.zeros((cols + 7) // 8 * 8, np.uint8)
-    part = np.empty((2, COLUMNS), np.float64)
-    top = (1 << bits) - 1
-    zero = (1 << (bits - 1)) if symmetric else 0
-    for r in range(rows):
-        widen_row(x[r], kind, w)
-        sums[r, :] = 0.0
-        for g in range(scales.shape[1]):
-            start, stop = g * group, min((g + 1) * group, cols)
-            v, u = w[start:stop], q[start:stop]
-            low_key, high_key = key_range(v)
-            if not finite1(low_key, high_key):
-                return int(r * cols + first_nonfinite(w))
-            lo, hi = unkey1(low_key), unkey1(high_key)
-            scale, low = params1(lo, hi, bits, symmetric)
-            encode_group(v, single1(scale), single1(low), zero, top, u, part[0])
-            kept = 0
-            if np.float64(hi) - np.float64(lo) >= TINY:
-                s, m = fit1(v, lo, hi, bits, symmetric, count, span, image[start:stop])
-                encode_group(v, single1(s), single1(m), zero, top, u, part[1])
-                if part[1, E2] < part[0, E2]:
-                    scale, low, kept = s, m, 1
-                else:
-                    encode_group(v, single1(scale), single1(low), zero, top, u, part[0])
-            scales[r, g] = scale
+    zero, top = (1 << (bits - 1)) if symmetric else 0, (1 << bits) - 1
+    for g in range(lo.size):
+        start, stop = g * group, min((g + 1) * group, w.size)
+        if np.float64(hi[g]) - np.float64(lo[g]) < TINY:
+            continue
+        scale, low = fit_group(w, start, stop, lo[g], hi[g], bits, symmetric, count, span, image)
+        kept = np.float32(0.0) if symmetric else single1(mins[g])
+        found = squared_error(w, start, stop, single1(scale), single1(low), zero, top)
+        if found < squared_error(w, start, stop, single1(scales[g]), kept, zero, top):
+            scales[g] = scale
             if not symmetric:
-                mins[r, g] = low
-            add_sums(sums[r], part[kept])
-        pack_row(q, bits, codes[r])
-    return -1
+                mins[g] = low

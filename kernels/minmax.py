@@ -21,12 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels._jit import Integer, kernel
-from kernels.bitpack import pack_row
-from kernels.encode import add_sums, encode_group
-from kernels.fidelity import COLUMNS
 from kernels.half import half_down1, half_nearest1, half_outward1, single1
-from kernels.ranges import finite1, key_range, unkey1
-from kernels.widen import first_nonfinite, widen_row
 
 
 @kernel
@@ -76,47 +71,20 @@ def params1(lo: np.float32, hi: np.float32, bits: int, symmetric: bool) -> tuple
 
 
 @kernel
-def quantize_rows(
-    x: NDArray[np.unsignedinteger],
-    kind: int,
+def params_row(
+    lo: NDArray[np.float32],
+    hi: NDArray[np.float32],
     bits: int,
-    group: int,
     symmetric: bool,
-    codes: NDArray[np.uint8],
     scales: NDArray[np.uint16],
     mins: NDArray[np.uint16],
-    sums: NDArray[np.float64],
-) -> int:
-    """Quantize a block of rows.
+) -> None:
+    """Write scales and mins (groups,), as halves, for groups spanning lo .. hi (groups,).
 
-    x       patterns (rows, cols) of the given kind, see widen
-    group   weights per group, > 0; the last group of a row may be shorter
-    codes   uint8 (rows, ceil(cols * bits / 8)), written
-    scales  halves as uint16 (rows, groups), written
-    mins    the same; (rows, 0) when symmetric
-    sums    float64 (rows, COLUMNS), written
-    Result  row-major index of the first NaN or Inf (the outputs are then meaningless), or -1
+    mins is left alone when symmetric.
     """
-    rows, cols = x.shape
-    w = np.empty(cols, np.float32)
-    q = np.zeros((cols + 7) // 8 * 8, np.uint8)
-    part = np.empty(COLUMNS, np.float64)
-    zero = (1 << (bits - 1)) if symmetric else 0
-    for r in range(rows):
-        widen_row(x[r], kind, w)
-        sums[r, :] = 0.0
-        for g in range(scales.shape[1]):
-            start, stop = g * group, min((g + 1) * group, cols)
-            v = w[start:stop]
-            low_key, high_key = key_range(v)
-            if not finite1(low_key, high_key):
-                return int(r * cols + first_nonfinite(w))
-            scale, low = params1(unkey1(low_key), unkey1(high_key), bits, symmetric)
-            scales[r, g] = scale
-            if not symmetric:
-                mins[r, g] = low
-            s, m = single1(scale), single1(low)
-            encode_group(v, s, m, zero, (1 << bits) - 1, q[start:stop], part)
-            add_sums(sums[r], part)
-        pack_row(q, bits, codes[r])
-    return -1
+    for g in range(lo.size):
+        if symmetric:
+            scales[g] = symmetric1(lo[g], hi[g], bits)
+        else:
+            scales[g], mins[g] = asymmetric1(lo[g], hi[g], bits)

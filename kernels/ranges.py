@@ -15,12 +15,12 @@ INF_KEY = 0x7F800000  # keys of finite numbers lie strictly between -INF_KEY - 1
 
 
 @kernel
-def key_range(w: NDArray[np.float32]) -> tuple[Integer, Integer]:
-    """Smallest and largest key among the weights w (n,)."""
+def key_range(w: NDArray[np.float32], start: Integer, stop: Integer) -> tuple[Integer, Integer]:
+    """Smallest and largest key among the weights w[start:stop]."""
     bits = w.view(np.int32)
     low = np.int32(0x7FFFFFFF)
     high = np.int32(-0x80000000)
-    for i in range(bits.size):
+    for i in range(np.uintp(start), np.uintp(stop)):
         sign = np.int32(bits[i] >> 31)
         key = np.int32(bits[i] ^ np.int32(sign & 0x7FFFFFFF))
         low = min(low, key)
@@ -42,6 +42,23 @@ def unkey1(key: Integer) -> np.float32:
 
 
 @kernel
+def group_ranges(
+    w: NDArray[np.float32], group: int, lo: NDArray[np.float32], hi: NDArray[np.float32]
+) -> bool:
+    """Write min and max of each group of a row w (cols,) to lo and hi (groups,).
+
+    Result  whether all weights are finite; if not, lo and hi are incomplete
+    """
+    for g in range(lo.size):
+        low, high = key_range(w, g * group, min((g + 1) * group, w.size))
+        if not finite1(low, high):
+            return False
+        lo[g] = unkey1(low)
+        hi[g] = unkey1(high)
+    return True
+
+
+@kernel
 def range_rows(x: NDArray[np.unsignedinteger], kind: int, out: NDArray[np.float32]) -> int:
     """Write min and max of all of x (rows, cols) to out (2,).
 
@@ -53,7 +70,7 @@ def range_rows(x: NDArray[np.unsignedinteger], kind: int, out: NDArray[np.float3
     high: Integer = -0x80000000
     for r in range(rows):
         widen_row(x[r], kind, w)
-        row_low, row_high = key_range(w)
+        row_low, row_high = key_range(w, 0, cols)
         if not finite1(row_low, row_high):
             return int(r * cols + first_nonfinite(w))
         low = min(low, row_low)

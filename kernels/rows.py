@@ -1,0 +1,89 @@
+"""A block of rows from bit patterns to packed codes, one row at a time while it is in cache.
+
+Each row goes through the same phases: widen, range of each group, scales and minima, codes and
+errors, pack. A phase works on the whole row, which keeps the slow scalar arithmetic of the scales
+off the critical path.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels._jit import kernel
+from kernels.bitpack import pack_row
+from kernels.encode import encode_row
+from kernels.lsq import refine_row
+from kernels.minmax import params_row
+from kernels.ranges import finite1, group_ranges, key_range
+from kernels.widen import first_nonfinite, widen_row
+
+
+@kernel
+def quantize_rows(
+    x: NDArray[np.unsignedinteger],
+    kind: int,
+    bits: int,
+    group: int,
+    symmetric: bool,
+    count: int,
+    span: float,
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.uint16],
+    mins: NDArray[np.uint16],
+    sums: NDArray[np.float64],
+) -> int:
+    """Quantize a block of rows in groups.
+
+    x            patterns (rows, cols) of the given kind, see widen
+    group        weights per group, a multiple of 8 or at least cols; the last one may be shorter
+    count, span  candidates of the search, see lsq.fit_asymmetric; 0 for min-max without search
+    codes        uint8 (rows, ceil(cols * bits / 8)), written
+    scales       halves as uint16 (rows, groups), written
+    mins         the same; (rows, 0) when symmetric
+    sums         float64 (rows, COLUMNS), written
+    Result       row-major index of the first NaN or Inf (what is written then is meaningless),
+                 or -1
+    """
+    rows, cols = x.shape
+    w = np.empty(cols, np.float32)
+    image = np.empty(cols, np.int32)
+    q = np.zeros((cols + 7) // 8 * 8, np.uint8)
+    lo = np.empty(scales.shape[1], np.float32)
+    hi = np.empty(scales.shape[1], np.float32)
+    for r in range(rows):
+        widen_row(x[r], kind, w)
+        if not group_ranges(w, group, lo, hi):
+            return int(r * cols + first_nonfinite(w))
+        params_row(lo, hi, bits, symmetric, scales[r], mins[r])
+        if count > 0:
+            refine_row(w, group, lo, hi, bits, symmetric, count, span, scales[r], mins[r], image)
+        encode_row(w, group, bits, symmetric, scales[r], mins[r], q, sums[r])
+        pack_row(q, bits, codes[r])
+    return -1
+
+
+@kernel
+def quantize_rows_fixed(
+    x: NDArray[np.unsignedinteger],
+    kind: int,
+    bits: int,
+    symmetric: bool,
+    scales: NDArray[np.uint16],
+    mins: NDArray[np.uint16],
+    codes: NDArray[np.uint8],
+    sums: NDArray[np.float64],
+) -> int:
+    """Quantize a block of rows with one scale (1,) and minimum (1,), or (0,) when symmetric.
+
+    Weights beyond the range these cover are clipped. Other arguments and result as quantize_rows.
+    """
+    rows, cols = x.shape
+    w = np.empty(cols, np.float32)
+    q = np.zeros((cols + 7) // 8 * 8, np.uint8)
+    for r in range(rows):
+        widen_row(x[r], kind, w)
+        low, high = key_range(w, 0, cols)
+        if not finite1(low, high):
+            return int(r * cols + first_nonfinite(w))
+        encode_row(w, cols, bits, symmetric, scales, mins, q, sums[r])
+        pack_row(q, bits, codes[r])
+    return -1
