@@ -81,6 +81,15 @@ def inspect(store: ObjectStore, prefix: str) -> Catalog:
     return _with_ties(store, catalog)
 
 
+def reopen(store: ObjectStore, objects: list[ObjectInfo], ties: dict[str, str]) -> Catalog:
+    """The catalog of objects that were pinned before, from their headers as they are now.
+
+    Raises source_changed if any of them is no longer the object that was pinned.
+    """
+    catalog = _read_catalog(store, objects)
+    return Catalog(catalog.objects, catalog.tensors, dict(ties))
+
+
 def _by_index(
     store: ObjectStore, prefix: str, here: dict[str, ObjectInfo], index: ObjectInfo
 ) -> Catalog:

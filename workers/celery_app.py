@@ -1,0 +1,34 @@
+"""The Celery application: `celery -A workers.celery_app worker`.
+
+The parent process only supervises. It imports neither numba nor pyarrow nor boto3 and opens no
+connection: a forked child must not inherit thread pools or sockets. The child wires itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init
+
+from service import logs
+from service.adapters.celery_bell import celery_settings
+from service.settings import Settings
+
+settings = Settings.load()
+app = Celery("arrowquant", include=["workers.tasks"])
+app.conf.update(celery_settings(settings.resolved_broker_url, settings.data_dir))
+# One unit at a time in a process: a unit uses all the threads it was given.
+app.conf.worker_concurrency = 1
+
+
+@setup_logging.connect
+def _configure_logs(**_: Any) -> None:
+    logs.configure(settings)
+
+
+@worker_process_init.connect
+def _open_workshop(**_: Any) -> None:
+    from workers import tasks
+
+    tasks.open_workshop(settings)

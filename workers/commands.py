@@ -1,0 +1,176 @@
+"""The commands of `arrowquant` that need the server distribution: quantize, plan, serve.
+
+`arrowquant.cli` finds `register` through an entry point. Heavy imports wait inside the commands,
+so that `arrowquant --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from service.domain.errors import ArrowQuantError
+from service.domain.spec import Limits, Recipe
+from service.settings import InvalidSettings, Settings
+from workers import recipes, render
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+Src = Annotated[str, typer.Argument(metavar="SRC", help="Folder, .safetensors file or s3://…")]
+Dst = Annotated[str, typer.Argument(metavar="DST", help="Folder or s3://… for the artifact")]
+Bits = Annotated[int | None, typer.Option(help="2, 3, 4 or 8; the profile's width if not given")]
+Profile = Annotated[str | None, typer.Option(help="edge, local or cloud: a set of defaults")]
+Method = Annotated[str | None, typer.Option(help="lsq (least squares) or minmax")]
+Group = Annotated[int | None, typer.Option("--group-size", help="32, 64, 128 or 256")]
+Granularity = Annotated[str | None, typer.Option(help="group, row or tensor")]
+Symmetric = Annotated[bool, typer.Option("--symmetric", help="Codes around zero, no minimum")]
+Rules = Annotated[
+    list[str] | None,
+    typer.Option("--rule", help="GLOB=keep or GLOB=BITS; first match wins; repeatable"),
+]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe as JSON or TOML")]
+NoFallback = Annotated[
+    bool, typer.Option("--no-fallback", help="Record errors without acting on them")
+]
+MinSqnr = Annotated[float | None, typer.Option("--min-sqnr", help="Gate per tensor, in dB")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the kernels; default: all")]
+Memory = Annotated[str | None, typer.Option("--max-memory", help="For instance 500MiB or 2GB")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the client's application."""
+    app.command()(quantize)
+    app.command()(plan)
+    app.command()(serve)
+
+
+def quantize(
+    src: Src,
+    dst: Dst,
+    bits: Bits = None,
+    profile: Profile = None,
+    method: Method = None,
+    group_size: Group = None,
+    granularity: Granularity = None,
+    symmetric: Symmetric = False,
+    rule: Rules = None,
+    recipe: RecipeFile = None,
+    no_fallback: NoFallback = False,
+    min_sqnr: MinSqnr = None,
+    threads: Threads = None,
+    max_memory: Memory = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite an artifact")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Quantize a model in this process, without a server.
+
+    Interrupted or killed, the same command goes on where it stopped.
+    """
+    options = recipes.Options(
+        bits, profile, method, group_size, granularity, symmetric, rule, no_fallback, min_sqnr
+    )
+    with _reported():
+        wanted = recipes.build(recipe, options)
+        limits = recipes.limits(threads, max_memory)
+        summary = _run(src, dst, wanted, limits, replace, quiet=as_json)
+        if as_json:
+            typer.echo(json.dumps(summary, indent=2))
+        else:
+            render.outcome(Console(), summary, dst)
+
+
+def plan(
+    src: Src,
+    bits: Bits = None,
+    profile: Profile = None,
+    method: Method = None,
+    group_size: Group = None,
+    granularity: Granularity = None,
+    symmetric: Symmetric = False,
+    rule: Rules = None,
+    recipe: RecipeFile = None,
+    no_fallback: NoFallback = False,
+    min_sqnr: MinSqnr = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a job would do, from the headers alone: exact bytes, and for each tensor why."""
+    options = recipes.Options(
+        bits, profile, method, group_size, granularity, symmetric, rule, no_fallback, min_sqnr
+    )
+    with _reported():
+        from service.usecases.plan import announce
+        from workers.local import TwoPlaces, plan_request
+
+        store, request = plan_request(src, recipes.build(recipe, options))
+        announced = announce(TwoPlaces(store, store), request)
+        if as_json:
+            typer.echo(json.dumps(announced, indent=2))
+        else:
+            render.plan(Console(), announced, every_tensor=tensors)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where everything is kept")
+    ] = None,
+) -> None:
+    """Run the whole service on this machine: API, worker, broker and ledger."""
+    given = {"host": host, "port": port, "data_dir": data}
+    with _reported():
+        from service import logs
+        from workers import standalone
+
+        settings = Settings.load(**{key: v for key, v in given.items() if v is not None})
+        logs.configure(settings.log_level, settings.log_format)
+        standalone.serve(settings, lambda s, broker: render.served(Console(), s, broker))
+
+
+def _run(
+    src: str, dst: str, recipe: Recipe, limits: Limits, replace: bool, *, quiet: bool
+) -> dict[str, Any]:
+    settings = Settings.load()
+    cache = settings.data_dir / "numba"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
+    from service.domain.job import JobState
+    from workers import local
+
+    job = local.open_job(settings, src, dst, recipe, limits, replace=replace)
+    last = render.follow(Console(stderr=True, quiet=quiet), job.run())
+    if last.state is not JobState.SUCCEEDED:
+        raise local.failure(last)
+    job.forget()
+    return dict(last.summary or {})
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what can go wrong into a message and an exit code, never a traceback."""
+    console = Console(stderr=True)
+    try:
+        yield
+    except (recipes.UsageError, InvalidSettings) as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    except ArrowQuantError as error:
+        render.error(console, error)
+        raise typer.Exit(EXIT_USAGE if error.code in _USAGE else EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on where this one stopped")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+_USAGE = frozenset({"invalid_spec", "rule_matched_nothing", "location_not_allowed"})

@@ -1,0 +1,74 @@
+"""What every step needs of a job: its places, its recipe, its plan."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from service.domain.catalog import ObjectInfo
+from service.domain.job import Claim
+from service.domain.plan import Plan, make_plan
+from service.domain.ports import ObjectStore, ObjectStores
+from service.domain.spec import JobRequest, ResolvedRecipe
+from service.usecases.inspect_source import inspect, reopen
+
+PLANS_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """A claim, read: requests are validated again, since the ledger is only data."""
+
+    claim: Claim
+    request: JobRequest
+    recipe: ResolvedRecipe
+    source: ObjectStore
+    output: ObjectStore
+
+    @classmethod
+    def of(cls, claim: Claim, stores: ObjectStores) -> JobContext:
+        request = JobRequest.model_validate(claim.request)
+        return cls(
+            claim,
+            request,
+            ResolvedRecipe.model_validate(claim.resolved["recipe"]),
+            stores.open(request.source.connection),
+            stores.open(request.output.connection),
+        )
+
+    def key(self, name: str) -> str:
+        """Where a file of the artifact goes."""
+        return self.request.output.prefix + name
+
+    def fresh_plan(self) -> Plan:
+        """Plan from the source as it is now."""
+        return make_plan(inspect(self.source, self.request.source.prefix), self.recipe)
+
+
+def pinned(plan: Plan) -> dict[str, Any]:
+    """What the ledger keeps of a planned source: enough to open the very same one again."""
+    return {
+        "objects": [[info.key, info.size, info.etag] for info in plan.catalog.objects],
+        "ties": plan.catalog.ties,
+    }
+
+
+class PlanCache:
+    """Plans by job: headers are read again at most once for each job a process works on."""
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+
+    def plan(self, context: JobContext) -> Plan:
+        """The job's plan, from its pinned objects. Raises source_changed if they are others."""
+        key = context.claim.job_id
+        if key not in self._plans:
+            source = context.claim.resolved["source"]
+            objects = [ObjectInfo(*entry) for entry in source["objects"]]
+            catalog = reopen(context.source, objects, source["ties"])
+            self._plans[key] = make_plan(catalog, context.recipe)
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return self._plans[key]

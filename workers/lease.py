@@ -1,0 +1,81 @@
+"""A unit's lease, kept alive by a thread beside the work, and the word to stop.
+
+The pipeline calls `check` between tiles, so cancelling a job or losing a unit takes effect within
+a heartbeat and a tile.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+import psutil
+import structlog
+
+from service.domain.errors import ArrowQuantError, LeaseLost
+from service.domain.job import Claim
+from service.domain.ports import Ledger
+
+log = structlog.get_logger(__name__)
+
+
+class Lease:
+    """Context manager around the work on one claim."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, period_s: float, patience_s: float) -> None:
+        """period_s: time between heartbeats; patience_s: how long the ledger may be out of
+        reach before the lease must be taken for lost (less than the lease itself)."""
+        self.claim = claim
+        self._ledger = ledger
+        self._period, self._patience = period_s, patience_s
+        self._bytes_done = 0
+        self._lost: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._process = psutil.Process()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def advance(self, nbytes: int) -> None:
+        """Source bytes finished since the last call."""
+        self._bytes_done += nbytes
+
+    def rewind(self) -> None:
+        """The unit starts over."""
+        self._bytes_done = 0
+
+    def check(self) -> None:
+        """Raises LeaseLost if the work must stop."""
+        if self._lost is not None:
+            raise LeaseLost(self._lost)
+
+    def confirm(self) -> None:
+        """Ask the ledger now: the last check before something becomes visible."""
+        self.check()
+        self._ledger.heartbeat(self.claim, self._bytes_done, self._process.memory_info().rss)
+
+    def _beat(self) -> None:
+        silent = 0.0
+        while not self._stop.wait(self._period):
+            try:
+                rss = self._process.memory_info().rss
+                self._ledger.heartbeat(self.claim, self._bytes_done, rss)
+                silent = 0.0
+            except LeaseLost as error:
+                self._lost = str(error) or "the lease was taken"
+                return
+            except ArrowQuantError as error:
+                silent += self._period
+                log.warning("heartbeat_failed", error=str(error), silent_s=silent)
+                if silent > self._patience:
+                    self._lost = "the ledger could not be reached to renew the lease"
+                    return

@@ -1,0 +1,183 @@
+"""One job in this process, without a server: `arrowquant quantize`.
+
+The same ledger, the same steps, the same loop; the ledger is a file of its own, named after the
+request, so that the same command started again continues where it was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.adapters.objects.connections import store_for_url
+from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
+from service.adapters.sql.engine import create_engine, migrate
+from service.adapters.system_clock import SystemClock
+from service.domain.errors import ArrowQuantError
+from service.domain.ids import new_id
+from service.domain.job import TERMINAL, JobRecord, JobState
+from service.domain.ports import JobQuery, NewJob, ObjectStore
+from service.domain.spec import (
+    JobRequest,
+    Limits,
+    Output,
+    PlanRequest,
+    Recipe,
+    Source,
+    canonical_json,
+    resolve,
+)
+from service.settings import Settings
+from service.wiring import Deps
+from workers.workshop import Workshop
+
+TENANT = "local"
+POLL_S = 0.2
+
+
+class TwoPlaces:
+    """The source and the output of one command, as connections."""
+
+    def __init__(self, source: ObjectStore, output: ObjectStore) -> None:
+        self._stores = {"source": source, "output": output}
+
+    def names(self) -> list[str]:
+        return sorted(self._stores)
+
+    def open(self, connection: str) -> ObjectStore:
+        return self._stores[connection]
+
+
+class NoBell:
+    """Nobody else listens."""
+
+    def ring(self) -> None:
+        return
+
+    def check(self) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJob:
+    """A job of this process and the means to work on it."""
+
+    deps: Deps
+    job_id: str
+    ledger_file: Path
+
+    def run(self) -> Iterator[JobRecord]:
+        """Work in a thread; yield the job as it goes on, and last as it ended."""
+        worker = threading.Thread(target=self._work, name="workshop", daemon=True)
+        worker.start()
+        while worker.is_alive():
+            yield self.deps.ledger.get_job(self.job_id)
+            worker.join(POLL_S)
+        yield self.deps.ledger.get_job(self.job_id)
+
+    def forget(self) -> None:
+        """Remove the ledger of a job that is over."""
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.ledger_file}{suffix}").unlink(missing_ok=True)
+
+    def _work(self) -> None:
+        workshop = Workshop(self.deps)
+        workshop.release_dead()
+        pause = threading.Event()
+        while self.deps.ledger.get_job(self.job_id).state not in TERMINAL:
+            # Nothing to claim for a moment: another process holds it, or a retry is due later.
+            if not workshop.run(self.job_id):
+                pause.wait(POLL_S)
+
+
+def plan_request(source: str, recipe: Recipe) -> tuple[ObjectStore, PlanRequest]:
+    """The source's store, and a request to plan it."""
+    store, prefix = store_for_url(source)
+    return store, PlanRequest(source=Source(connection="source", prefix=prefix), recipe=recipe)
+
+
+def open_job(
+    settings: Settings, source: str, output: str, recipe: Recipe, limits: Limits, *, replace: bool
+) -> LocalJob:
+    """Begin a job, or take up the one that an earlier, interrupted run of this command began."""
+    source_store, planned = plan_request(source, recipe)
+    output_store, prefix = store_for_url(output)
+    request = JobRequest(
+        name=output.rstrip("/").rpartition("/")[2],
+        source=planned.source,
+        recipe=recipe,
+        output=Output(
+            connection="output", prefix=prefix, if_exists="replace" if replace else "fail"
+        ),
+        limits=limits,
+    )
+    ledger_file = _ledger_file(settings, source, output, recipe)
+    deps = _deps(settings, ledger_file, TwoPlaces(source_store, output_store))
+    job_id = _resume(deps) or _create(deps, request)
+    return LocalJob(deps, job_id, ledger_file)
+
+
+def _ledger_file(settings: Settings, source: str, output: str, recipe: Recipe) -> Path:
+    places = [_absolute(source), _absolute(output)]
+    identity = canonical_json([*places, resolve(recipe).model_dump(mode="json")])
+    folder = settings.data_dir / "local"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.db"
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
+    url = f"sqlite:///{ledger_file}"
+    migrate(url)
+    engine, clock = create_engine(url), SystemClock()
+    ledger = SqlLedger(engine, clock, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
+    return Deps(
+        settings=settings,
+        ledger=ledger,
+        keys=SqlKeyRing(engine, clock),
+        idempotency=SqlIdempotencyStore(engine, clock),
+        stores=stores,
+        bell=NoBell(),
+        clock=clock,
+    )
+
+
+def _resume(deps: Deps) -> str | None:
+    """The unfinished job of this ledger, if there is one."""
+    for job in deps.ledger.list_jobs(JobQuery(tenant=TENANT, limit=1)):
+        if job.state in (JobState.FAILED, JobState.CANCELLED):
+            return deps.ledger.retry_job(job.id).id
+        if job.state not in TERMINAL:
+            return job.id
+    return None
+
+
+def _create(deps: Deps, request: JobRequest) -> str:
+    job = NewJob(
+        id=new_id("job"),
+        tenant=TENANT,
+        name=request.name,
+        labels={},
+        priority=1,
+        request=request.model_dump(mode="json"),
+        resolved={"recipe": resolve(request.recipe).model_dump(mode="json")},
+        max_runtime_s=request.limits.max_runtime_s,
+    )
+    return deps.ledger.create_job(job).id
+
+
+def failure(job: JobRecord) -> ArrowQuantError:
+    """A failed job's error as an exception."""
+    error = job.error or {}
+    return ArrowQuantError(
+        error.get("code", "internal"),
+        error.get("message", "the job ended without a reason"),
+        error.get("hint", ""),
+        error.get("where", {}),
+    )

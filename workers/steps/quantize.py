@@ -1,0 +1,188 @@
+"""QUANTIZE: make one part, judge its tensors, and make it again wider where they fell short."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from kernels import ErrorSums
+from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
+from service.domain.plan import Plan, TensorPlan, Unit
+from service.domain.ports import Ledger
+from service.domain.profiles import Action
+from service.domain.report import part_name
+from service.domain.spec import Gate, next_bits
+from workers.artifact.part import PartWriter
+from workers.job import JobContext
+from workers.lease import Lease
+from workers.memory import budget
+from workers.pipeline import Pass, Work, run_pass
+
+# Without a gate only what is useless is refused: noise a hundred times the signal, which is what
+# weights beyond float16's range become.
+_USELESS_SQNR_DB = -20.0
+
+
+def run(
+    context: JobContext, ledger: Ledger, lease: Lease, plan: Plan, threads: int, memory: int | None
+) -> None:
+    """Passes over the unit until every tensor in it is good enough or kept raw."""
+    claim = context.claim
+    unit = plan.units[claim.seq]
+    key = context.key(part_name(unit.seq))
+    levels = dict(claim.levels)
+    context.output.abort_uploads(key)  # of whoever worked on this unit before
+    while True:
+        lease.rewind()
+        work = _work(context, plan, unit, levels, threads, memory)
+        writer = PartWriter(context.output.create(key))
+        try:
+            done = _pass(work, writer, lease)
+            rows, escalated = _judge(claim, ledger, plan, work, done)
+            if not escalated:
+                lease.confirm()
+                info = writer.publish()
+                part = PartRow(
+                    unit.seq, key, done.part.nbytes, done.part.sha256, info.etag, done.part.batches
+                )
+                ledger.tensors_done(claim, rows)
+                if ledger.unit_done(claim, part, levels):
+                    return
+        finally:
+            writer.abort()
+        levels = ledger.unit_levels(claim)
+
+
+def _work(
+    context: JobContext,
+    plan: Plan,
+    unit: Unit,
+    levels: dict[int, int],
+    threads: int,
+    memory: int | None,
+) -> Work:
+    tensors = {piece.tensor: at_level(plan.tensors[piece.tensor], levels) for piece in unit.pieces}
+    return Work(plan, unit, tensors, context.source, budget(plan, unit, memory), threads)
+
+
+def at_level(tensor: TensorPlan, levels: dict[int, int]) -> TensorPlan:
+    """The tensor as planned, or escalated to the ledger's level (0: keep raw)."""
+    if tensor.index not in levels:
+        return tensor
+    return tensor.at_level(levels[tensor.index] or None)
+
+
+def _pass(work: Work, writer: PartWriter, lease: Lease) -> Pass:
+    def checkpoint(nbytes: int) -> None:
+        lease.check()
+        lease.advance(nbytes)
+
+    return run_pass(work, writer, checkpoint)
+
+
+def _judge(
+    claim: Claim, ledger: Ledger, plan: Plan, work: Work, done: Pass
+) -> tuple[list[TensorRow], bool]:
+    """Final rows of the tensors that are complete with this unit, and whether any must be redone.
+
+    A tensor that lies in several units is judged by whoever measures its last rows.
+    """
+    errors = [
+        piece_error(work.tensors[index], sums.errors, sums.stored_bytes)
+        for index, sums in done.sums.items()
+    ]
+    rows: list[TensorRow] = []
+    escalated = False
+    for index, pieces in ledger.unit_errors(claim, errors).items():
+        tensor = work.tensors[index]
+        total = merged(pieces)
+        stored = sum(piece.stored_bytes for piece in pieces)
+        quantized = tensor.treatment.action is Action.QUANTIZE
+        if quantized and not good_enough(total, plan.recipe.gate):
+            bits = tensor.treatment.bits
+            entry = {"bits": bits, **metrics(total)}
+            wider = next_bits(bits, plan.recipe.ladder)
+            ledger.escalate(claim, index, bits, wider or 0, entry)
+            escalated = True
+        else:
+            rows.append(final_row(plan.tensors[index], tensor, total, stored, plan.recipe.gate))
+    return rows, escalated
+
+
+def piece_error(tensor: TensorPlan, errors: ErrorSums, stored_bytes: int) -> PieceError:
+    """The ledger's form of what a pass measured."""
+    return PieceError(
+        tensor=tensor.index,
+        bits=tensor.treatment.bits,
+        sum_w2=errors.sum_w2,
+        sum_e2=errors.sum_e2,
+        sum_wq=errors.sum_wq,
+        sum_q2=errors.sum_q2,
+        max_abs=errors.max_abs_error,
+        count=errors.count,
+        stored_bytes=stored_bytes,
+    )
+
+
+def merged(pieces: Sequence[PieceError]) -> ErrorSums:
+    """Sums over a whole tensor, added in the order of its units: the same on every run."""
+    total = ErrorSums()
+    for p in pieces:
+        total += ErrorSums(p.sum_w2, p.sum_e2, p.sum_wq, p.sum_q2, p.max_abs, p.count)
+    return total
+
+
+def good_enough(errors: ErrorSums, gate: Gate) -> bool:
+    """Whether a tensor may stay at this width."""
+    if math.isnan(errors.sqnr_db) or errors.sqnr_db < _USELESS_SQNR_DB:
+        return False
+    if not gate.enabled:
+        return True
+    return errors.sqnr_db >= gate.min_sqnr_db and errors.cosine >= gate.min_cosine
+
+
+def metrics(errors: ErrorSums) -> dict[str, float | None]:
+    """Of one tensor, to six digits; an exact tensor has no SQNR."""
+    return {
+        "relmse": _digits(errors.rel_mse),
+        "sqnr_db": _digits(errors.sqnr_db),
+        "cosine": _digits(errors.cosine),
+        "max_abs_error": _digits(errors.max_abs_error),
+    }
+
+
+def final_row(
+    planned: TensorPlan, stored: TensorPlan, errors: ErrorSums, nbytes: int, gate: Gate
+) -> TensorRow:
+    """The ledger's last word on a tensor; what was tried before is in the ledger already."""
+    how = stored.treatment
+    state, reason = TensorState.DONE, planned.treatment.reason
+    if how.action is not planned.treatment.action or how.bits != planned.treatment.bits:
+        state = TensorState.FALLBACK
+        reason = (
+            f"below {gate.min_sqnr_db:g} dB or cosine {gate.min_cosine:g} "
+            f"at {planned.treatment.bits} bits"
+        )
+    elif how.action is Action.KEEP:
+        state = TensorState.KEPT
+    measured: dict[str, Any] | None = metrics(errors) if how.action is Action.QUANTIZE else None
+    return TensorRow(
+        index=planned.index,
+        name=planned.name,
+        state=state,
+        dtype=planned.source.dtype,
+        shape=list(planned.source.shape),
+        role=planned.role.value,
+        codec=how.codec,
+        bits=how.bits,
+        group_size=-1 if how.per_tensor else how.group_size,
+        reason=reason,
+        source_bytes=planned.source.nbytes,
+        stored_bytes=nbytes,
+        metrics=measured,
+    )
+
+
+def _digits(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None

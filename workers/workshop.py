@@ -1,0 +1,139 @@
+"""The worker's loop: claim, do, repeat, until the ledger has nothing left.
+
+It runs in a Celery pool process when the bell rings, and in the command line's own process for
+`arrowquant quantize`. All recovery is here: what can be tried again is released with a delay, what
+cannot fails its job, and a lost lease is simply left to whoever has it now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import structlog
+
+from service.domain.errors import ArrowQuantError, LeaseLost
+from service.domain.job import Claim, UnitKind, Worker
+from service.domain.profiles import PROFILES
+from service.wiring import Deps
+from workers.job import JobContext, PlanCache
+from workers.lease import Lease
+from workers.steps import cleanup, plan, publish, quantize
+
+log = structlog.get_logger(__name__)
+
+MAX_DELAY_S = 60.0
+MAX_RETRIES = 12
+
+
+def this_worker() -> Worker:
+    """Who this process is. The host includes the pid namespace, so that containers which share
+    a host name never take each other's processes for dead ones."""
+    pids = Path("/proc/self/ns/pid")
+    namespace = pids.stat().st_ino if pids.exists() else 0
+    host = f"{socket.gethostname()}/{namespace}"
+    started = int(psutil.Process().create_time() * 1000)
+    return Worker(f"{host}:{os.getpid()}:{started}", host, os.getpid())
+
+
+class Workshop:
+    """One process's place of work."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._worker = this_worker()
+        self._plans = PlanCache()
+
+    def release_dead(self) -> int:
+        """Free what processes of this host left behind when they were killed."""
+        return self._deps.ledger.release_dead(self._worker.host, psutil.pids())
+
+    def run(self, job_id: str | None = None, stop: Callable[[], bool] = lambda: False) -> int:
+        """Work until nothing is claimable; how many units were taken."""
+        taken = 0
+        while not stop():
+            claim = self._deps.ledger.claim(self._worker, job_id)
+            if claim is None:
+                break
+            taken += 1
+            self._wake_others(job_id)
+            self.work_on(claim)
+        return taken
+
+    def work_on(self, claim: Claim) -> None:
+        """Do one unit and account for how it ended."""
+        bound = {"job_id": claim.job_id, "unit": f"{claim.kind.value}:{claim.seq}"}
+        with structlog.contextvars.bound_contextvars(**bound):
+            started = time.monotonic()
+            try:
+                self._do(claim)
+                log.info("unit_done", seconds=round(time.monotonic() - started, 3))
+            except LeaseLost as error:
+                log.info("lease_lost", reason=str(error))
+            except ArrowQuantError as error:
+                self._failed(claim, error)
+            except Exception as error:
+                log.exception("unit_crashed")
+                self._failed(claim, _internal(error))
+
+    def _do(self, claim: Claim) -> None:
+        ledger, settings = self._deps.ledger, self._deps.settings
+        context = JobContext.of(claim, self._deps.stores)
+        with Lease(ledger, claim, settings.heartbeat_s, settings.lease_s / 2) as lease:
+            match claim.kind:
+                case UnitKind.PLAN:
+                    plan.run(context, ledger)
+                case UnitKind.QUANTIZE:
+                    whole = self._plans.plan(context)
+                    threads = context.request.limits.threads or settings.threads
+                    quantize.run(context, ledger, lease, whole, threads, self._memory(context))
+                case UnitKind.PUBLISH:
+                    publish.run(context, ledger, lease, self._plans.plan(context))
+                case UnitKind.CLEANUP:
+                    cleanup.run(context, ledger)
+
+    def _memory(self, context: JobContext) -> int | None:
+        """The tightest of what the operator, the job and its profile allow."""
+        profile = PROFILES[context.recipe.profile].max_memory_bytes
+        limits = (
+            self._deps.settings.max_memory_bytes,
+            context.request.limits.max_memory_bytes or profile,
+        )
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _failed(self, claim: Claim, error: ArrowQuantError) -> None:
+        """Try again later, or fail the job. If even that cannot be written, the lease runs out."""
+        with contextlib.suppress(LeaseLost):
+            try:
+                if error.retryable and claim.attempt < MAX_RETRIES:
+                    delay = min(MAX_DELAY_S, 2.0 ** min(claim.attempt, 6))
+                    delay *= random.uniform(0.5, 1.0)
+                    log.warning("unit_released", error=str(error), delay_s=round(delay, 1))
+                    self._deps.ledger.release(claim, delay, error)
+                else:
+                    log.error("job_failed", error=str(error))
+                    self._deps.ledger.fail_job(claim, error)
+            except ArrowQuantError as ledger_error:
+                log.error("outcome_not_written", error=str(ledger_error))
+
+    def _wake_others(self, job_id: str | None) -> None:
+        """One bell wakes one process: whoever takes work and leaves more behind rings again."""
+        if job_id is not None:
+            return
+        with contextlib.suppress(ArrowQuantError):
+            if self._deps.ledger.has_work():
+                self._deps.bell.ring()
+
+
+def _internal(error: Exception) -> ArrowQuantError:
+    return ArrowQuantError(
+        "internal",
+        f"{type(error).__name__} in the worker",
+        "This is a defect: the worker's log has the traceback.",
+    )
