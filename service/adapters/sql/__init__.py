@@ -1,0 +1,16 @@
+"""Jobs, API keys and stored answers in SQL."""
+
+from service.adapters.sql.clock import SystemClock
+from service.adapters.sql.engine import make_engine, migrate
+from service.adapters.sql.idempotency import SqlIdempotencyStore
+from service.adapters.sql.keys import SqlKeyRing
+from service.adapters.sql.ledger import SqlLedger
+
+__all__ = [
+    "SqlIdempotencyStore",
+    "SqlKeyRing",
+    "SqlLedger",
+    "SystemClock",
+    "make_engine",
+    "migrate",
+]

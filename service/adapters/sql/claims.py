@@ -1,0 +1,222 @@
+"""Taking a unit of work, keeping it, giving it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, func, or_, select
+
+from service.adapters.sql.levels import unit_levels
+from service.adapters.sql.life import NO_LEASE, fail, finish_cleanup, note_progress
+from service.adapters.sql.locked import LockedJob, Verbs, read_unit
+from service.adapters.sql.tables import UnitState, jobs, units
+from service.domain.errors import ArrowQuantError
+from service.domain.job import Claim, EventType, JobState, Phase, UnitKind, Worker
+
+
+class ClaimVerbs(Verbs):
+    """Leases. A unit is held by whoever knows its present fence."""
+
+    def claim(self, worker: Worker, job_id: str | None = None) -> Claim | None:
+        # Looking first takes no lock: idle workers ask every second.
+        while self._find(job_id) is not None:
+            if (claim := self._try_to_claim(worker, job_id)) is not None:
+                return claim
+            # Someone else was faster, or the unit had failed too often: look again.
+        return None
+
+    def has_work(self) -> bool:
+        return self._find(None) is not None
+
+    def heartbeat(self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0) -> None:
+        # A beat that crosses the unit's own end is no reason for alarm.
+        with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            if unit["state"] == UnitState.DONE:
+                return
+            _write(
+                job,
+                unit,
+                lease_expires=job.now + timedelta(seconds=self._lease_s),
+                bytes_done=min(max(bytes_done, 0), unit["source_bytes"]),
+                rss_bytes=rss_bytes,
+            )
+            if claim.kind is UnitKind.QUANTIZE:
+                note_progress(job, self._lease_s)
+
+    def release(self, claim: Claim, delay_s: float, error: ArrowQuantError | None = None) -> None:
+        with self._held(claim) as (job, unit):
+            # Handing back without an error is courtesy (a worker shuts down), not a failed try.
+            attempts = unit["attempts"] if error else max(0, unit["attempts"] - 1)
+            _write(
+                job,
+                unit,
+                **_given_back(unit),
+                attempts=attempts,
+                not_before=job.now + timedelta(seconds=delay_s),
+                error=error.as_dict() if error else unit["error"],
+            )
+            if error:
+                data = error.as_dict() | {
+                    "unit": {"kind": claim.kind.value, "seq": claim.seq},
+                    "try": unit["attempts"],
+                    "retry_in_s": delay_s,
+                }
+                job.emit(EventType.WARNING, data)
+
+    def release_dead(self, host: str, alive: Sequence[int]) -> int:
+        query = select(units.c.job_id, units.c.kind, units.c.seq, units.c.fence, units.c.owner_pid)
+        query = query.where(units.c.state == UnitState.LEASED, units.c.owner_host == host)
+        with self._db.read() as connection:
+            leases = connection.execute(query).all()
+        return sum(
+            self._release_if_still(lease.job_id, UnitKind(lease.kind), lease.seq, lease.fence)
+            for lease in leases
+            if lease.owner_pid not in alive
+        )
+
+    def _release_if_still(self, job_id: str, kind: UnitKind, seq: int, fence: int) -> bool:
+        with self._open(job_id) as job:
+            unit = read_unit(job, kind, seq)
+            still = bool(unit["state"] == UnitState.LEASED and unit["fence"] == fence)
+            if still:
+                _write(job, unit, **_given_back(unit))
+            return still
+
+    def _find(self, job_id: str | None) -> str | None:
+        with self._db.read() as connection:
+            return connection.execute(_next_job(self._clock.now(), job_id)).scalar()
+
+    def _try_to_claim(self, worker: Worker, job_id: str | None) -> Claim | None:
+        with self._db.write() as connection:
+            target = connection.execute(_next_job(self._clock.now(), job_id)).scalar()
+            if target is None:
+                return None
+            job = self._lock(connection, target)
+            unit = connection.execute(_next_unit(job)).mappings().first()
+            claim = self._take(job, unit, worker) if unit is not None else None
+            job.save()
+            return claim
+
+    def _take(self, job: LockedJob, unit: RowMapping, worker: Worker) -> Claim | None:
+        kind = UnitKind(unit["kind"])
+        if unit["attempts"] >= self._max_attempts:
+            _give_up(job, unit)
+            return None
+        _write(
+            job,
+            unit,
+            state=UnitState.LEASED,
+            fence=unit["fence"] + 1,
+            attempts=unit["attempts"] + 1,
+            not_before=None,
+            lease_expires=job.now + timedelta(seconds=self._lease_s),
+            owner_name=worker.name,
+            owner_host=worker.host,
+            owner_pid=worker.pid,
+            bytes_done=0,
+        )
+        _start(job, kind)
+        return Claim(
+            job_id=job.id,
+            tenant=job["tenant"],
+            kind=kind,
+            seq=unit["seq"],
+            fence=unit["fence"] + 1,
+            attempt=unit["attempts"],
+            request=job["request"],
+            resolved=job["resolved"],
+            levels=unit_levels(job, unit["seq"]) if kind is UnitKind.QUANTIZE else {},
+        )
+
+
+def _start(job: LockedJob, kind: UnitKind) -> None:
+    """What the first claim of a kind says about the job."""
+    if job.state is JobState.QUEUED:
+        longest = job["max_runtime_s"]
+        job.move(
+            JobState.RUNNING,
+            Phase.PLANNING,
+            start_time=job.now,
+            deadline=job.now + timedelta(seconds=longest) if longest is not None else None,
+        )
+    elif kind is UnitKind.PUBLISH and job["phase"] == Phase.QUANTIZING:
+        job.enter(Phase.VERIFYING)
+
+
+def _give_up(job: LockedJob, unit: RowMapping) -> None:
+    last = unit["error"] or {}
+    why = f"; the last error was {last['code']}: {last['message']}" if last else ""
+    error = ArrowQuantError(
+        "attempts_exhausted",
+        f"a unit of work was tried {unit['attempts']} times and never finished{why}",
+        "Look at the workers' logs; retry continues from the units that are done.",
+        {"kind": unit["kind"], "unit": unit["seq"]},
+    )
+    if unit["kind"] == UnitKind.CLEANUP:
+        finish_cleanup(job, error.as_dict())
+    else:
+        fail(job, error)
+
+
+def _given_back(unit: RowMapping) -> dict[str, Any]:
+    return NO_LEASE | {"state": UnitState.FREE, "fence": unit["fence"] + 1, "bytes_done": 0}
+
+
+def _write(job: LockedJob, unit: RowMapping, **values: Any) -> None:
+    """Compare-and-set on the fence."""
+    mine = and_(units.c.seq == unit["seq"], units.c.fence == unit["fence"])
+    change = job.update_units(UnitKind(unit["kind"])).where(mine).values(values)
+    if job.connection.execute(change).rowcount != 1:
+        raise AssertionError(f"unit {unit['seq']} of {job.id} changed under its job's lock")
+
+
+def _leased(now: datetime) -> ColumnElement[bool]:
+    return and_(units.c.state == UnitState.LEASED, units.c.lease_expires > now)
+
+
+def _claimable(now: datetime) -> ColumnElement[bool]:
+    due = or_(units.c.not_before.is_(None), units.c.not_before <= now)
+    return or_(
+        and_(units.c.state == UnitState.FREE, due),
+        and_(units.c.state == UnitState.LEASED, units.c.lease_expires <= now),
+    )
+
+
+def _cleanup_first() -> ColumnElement[int]:
+    # It is short, and a person waits for it.
+    return case((units.c.kind == UnitKind.CLEANUP, 0), else_=1)
+
+
+def _next_job(now: datetime, job_id: str | None) -> Select[str]:
+    running = (
+        select(units.c.tenant, func.count().label("leases"))
+        .where(_leased(now))
+        .group_by(units.c.tenant)
+        .subquery()
+    )
+    query = (
+        select(jobs.c.id)
+        .join(units, units.c.job_id == jobs.c.id)
+        .outerjoin(running, running.c.tenant == jobs.c.tenant)
+        .where(_claimable(now))
+        .order_by(
+            _cleanup_first(),
+            jobs.c.priority.desc(),
+            func.coalesce(running.c.leases, 0),
+            jobs.c.create_time,
+            jobs.c.id,
+        )
+        .limit(1)
+    )
+    return query if job_id is None else query.where(jobs.c.id == job_id)
+
+
+def _next_unit(job: LockedJob) -> Select[Any]:
+    return (
+        select(units)
+        .where(units.c.job_id == job.id, _claimable(job.now))
+        .order_by(_cleanup_first(), units.c.seq)
+        .limit(1)
+    )

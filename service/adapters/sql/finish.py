@@ -1,0 +1,116 @@
+"""Finishing: units, tensors, the artifact, or the job without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from sqlalchemy import select, update
+
+from service.adapters.sql.levels import unit_levels
+from service.adapters.sql.life import (
+    NO_LEASE,
+    UNTRIED,
+    count_tensors,
+    count_units,
+    fail,
+    finish_cleanup,
+    note_progress,
+    settle,
+)
+from service.adapters.sql.locked import LockedJob, Verbs
+from service.adapters.sql.records import part_values, tensor_values
+from service.adapters.sql.tables import UnitState, tensors, units
+from service.domain.errors import ArrowQuantError, LeaseLost
+from service.domain.job import Claim, EventType, JobState, PartRow, Phase, TensorRow, UnitKind
+
+
+class FinishVerbs(Verbs):
+    """Ends of units and jobs."""
+
+    def unit_done(self, claim: Claim, part: PartRow, levels: dict[int, int]) -> bool:
+        with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            if unit["state"] == UnitState.DONE:
+                return True
+            if unit_levels(job, unit["seq"]) != levels:
+                return False
+            values = NO_LEASE | part_values(part)
+            values |= {"state": UnitState.DONE, "bytes_done": unit["source_bytes"], "error": None}
+            job.connection.execute(
+                job.update_units(UnitKind.QUANTIZE)
+                .where(units.c.seq == unit["seq"], units.c.fence == claim.fence)
+                .values(values)
+            )
+            note_progress(job, self._lease_s)
+            settle(job)
+            return True
+
+    def tensors_done(self, claim: Claim, rows: Sequence[TensorRow]) -> None:
+        with self._held(claim, also=[UnitState.DONE]) as (job, _):
+            if job.state is not JobState.RUNNING:
+                raise LeaseLost(claim.job_id)
+            for row in rows:
+                _finish_tensor(job, row)
+            count_tensors(job)
+
+    def set_phase(self, claim: Claim, phase: str) -> None:
+        with self._held(claim) as (job, _):
+            job.enter(Phase(phase))
+
+    def publish_done(self, claim: Claim, summary: dict[str, Any]) -> None:
+        with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            if unit["state"] == UnitState.DONE:
+                return
+            done = NO_LEASE | {"state": UnitState.DONE}
+            job.connection.execute(job.update_units(UnitKind.PUBLISH).values(done))
+            job.emit(EventType.ARTIFACT, summary)
+            job.move(JobState.SUCCEEDED, summary=summary, bytes_done=job["bytes_total"])
+
+    def reopen_unit(self, claim: Claim, seq: int, reason: str) -> None:
+        # The first call gives the claim up (HELD); the publisher may go on to name more parts.
+        with self._held(claim, also=[UnitState.HELD]) as (job, _):
+            if job.state is not JobState.RUNNING:
+                raise LeaseLost(claim.job_id)
+            reopened = job.connection.execute(
+                job.update_units(UnitKind.QUANTIZE)
+                .where(units.c.seq == seq, units.c.state == UnitState.DONE)
+                .values(UNTRIED | part_values(None) | {"state": UnitState.FREE, "bytes_done": 0})
+            )
+            if not reopened.rowcount:
+                return
+            held = NO_LEASE | {"state": UnitState.HELD}
+            job.connection.execute(job.update_units(UnitKind.PUBLISH).values(held))
+            count_units(job)
+            job.emit(EventType.WARNING, {"code": "part_reopened", "unit": seq, "reason": reason})
+            job.enter(Phase.QUANTIZING)
+
+    def cleanup_done(self, claim: Claim) -> None:
+        with self._held(claim, also=[UnitState.DONE]) as (job, _):
+            finish_cleanup(job)
+
+    def fail_job(self, claim: Claim, error: ArrowQuantError) -> None:
+        with self._held(claim) as (job, _):
+            if claim.kind is UnitKind.CLEANUP:
+                # The job has ended already; all that failed is tidying up after it.
+                finish_cleanup(job, error.as_dict())
+            else:
+                fail(job, error)
+
+
+def _finish_tensor(job: LockedJob, row: TensorRow) -> None:
+    this = (tensors.c.job_id == job.id, tensors.c.idx == row.index)
+    before = job.connection.execute(select(tensors).where(*this)).mappings().one()
+    values = tensor_values(row)
+    # What escalations noted stays, unless the worker tells the whole story itself.
+    values["history"] = values["history"] or before["history"]
+    if all(_same(before[name], value) for name, value in values.items()):
+        return  # a unit that was done again has nothing new to say
+    job.connection.execute(update(tensors).where(*this).values(values))
+    job.emit(EventType.TENSOR, asdict(row) | {"history": values["history"]})
+
+
+def _same(stored: Any, value: Any) -> bool:
+    # As the database keeps it: infinity, for one, comes back as null.
+    return bool(orjson.loads(orjson.dumps(value)) == stored)

@@ -1,0 +1,125 @@
+"""The front end's verbs that change a job: create, cancel, retry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import insert
+
+from service.adapters.sql.life import UNTRIED, count_units, free_cleanup, hold_units
+from service.adapters.sql.locked import Verbs
+from service.adapters.sql.tables import UnitState, jobs, labels, units
+from service.domain.errors import ArrowQuantError
+from service.domain.job import EventType, JobRecord, JobState, UnitKind
+from service.domain.ports import NewJob
+
+
+class JobVerbs(Verbs):
+    """Changes that a caller asks for."""
+
+    def create_job(self, job: NewJob) -> JobRecord:
+        now = self._clock.now()
+        values: dict[str, Any] = {
+            "id": job.id,
+            "tenant": job.tenant,
+            "name": job.name,
+            "labels": job.labels,
+            "priority": job.priority,
+            "state": JobState.QUEUED.value,
+            "attempt": 1,
+            "request": job.request,
+            "resolved": job.resolved,
+            "planned": False,
+            "warnings": [],
+            "max_runtime_s": job.max_runtime_s,
+            "create_time": now,
+            "update_time": now,
+        }
+        with self._db.write() as connection:
+            connection.execute(insert(jobs).values(**values))
+            if job.labels:
+                pairs = [{"job_id": job.id, "key": k, "value": v} for k, v in job.labels.items()]
+                connection.execute(insert(labels), pairs)
+            # The single units are there from the start, so that they are only ever updated.
+            connection.execute(
+                insert(units),
+                [
+                    _single_unit(job, UnitKind.PLAN, UnitState.FREE),
+                    _single_unit(job, UnitKind.PUBLISH, UnitState.HELD),
+                    _single_unit(job, UnitKind.CLEANUP, UnitState.HELD),
+                ],
+            )
+            locked = self._lock(connection, job.id)
+            data = {"state": JobState.QUEUED.value, "phase": None, "attempt": 1}
+            locked.emit(EventType.STATE, data)
+            return locked.record()
+
+    def cancel_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
+        with self._open(job_id, tenant) as job:
+            match job.state:
+                case JobState.QUEUED:
+                    hold_units(job)
+                    if job["attempt"] > 1:
+                        # The failed try may have left uploads behind.
+                        free_cleanup(job)
+                    job.move(JobState.CANCELLED)
+                case JobState.RUNNING:
+                    hold_units(job)
+                    free_cleanup(job)
+                    job.move(JobState.CANCELLING)
+                case JobState.CANCELLING | JobState.CANCELLED:
+                    pass
+                case state:
+                    raise ArrowQuantError(
+                        "job_terminal",
+                        f"the job is {state} already",
+                        "There is nothing left to cancel.",
+                        {"job": job_id},
+                    )
+            return job.record()
+
+    def retry_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
+        with self._open(job_id, tenant) as job:
+            _check_retryable(job_id, job.state)
+            hold_units(job)
+            again = UNTRIED | {"bytes_done": 0}
+            undone = job.update_units(*UnitKind).where(units.c.state != UnitState.DONE)
+            job.connection.execute(undone.values(again))
+            # The plan is made once more: the source may have changed since.
+            plan = job.update_units(UnitKind.PLAN).values(again | {"state": UnitState.FREE})
+            job.connection.execute(plan)
+            cleanup = job.update_units(UnitKind.CLEANUP).values({"state": UnitState.HELD})
+            job.connection.execute(cleanup)
+            # A new life starts from what is really there, not from the last one's high-water mark.
+            job.set(bytes_done=0, active_s=0.0, progress_time=None)
+            count_units(job)
+            job.set(bytes_before=job["bytes_done"])
+            job.move(
+                JobState.QUEUED,
+                attempt=job["attempt"] + 1,
+                error=None,
+                start_time=None,
+                end_time=None,
+                deadline=None,
+            )
+            return job.record()
+
+
+def _single_unit(job: NewJob, kind: UnitKind, state: UnitState) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "kind": kind.value,
+        "seq": 0,
+        "tenant": job.tenant,
+        "state": state.value,
+    }
+
+
+def _check_retryable(job_id: str, state: JobState) -> None:
+    if state in (JobState.FAILED, JobState.CANCELLED):
+        return
+    if state in (JobState.SUCCEEDED, JobState.EXPIRED):
+        code, hint = "job_terminal", "Submit it as a new job."
+    else:
+        code, hint = "job_active", "Wait until it has ended, or cancel it first."
+    raise ArrowQuantError(code, f"the job is {state}", hint, {"job": job_id})

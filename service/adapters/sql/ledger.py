@@ -1,0 +1,22 @@
+"""The ledger in SQL: all verbs of the port, grouped by who needs them."""
+
+from __future__ import annotations
+
+from service.adapters.sql.claims import ClaimVerbs
+from service.adapters.sql.finish import FinishVerbs
+from service.adapters.sql.jobs import JobVerbs
+from service.adapters.sql.levels import LevelVerbs
+from service.adapters.sql.plans import PlanVerbs
+from service.adapters.sql.queries import Queries
+from service.adapters.sql.sweep import SweepVerbs
+from service.domain.ports import Ledger
+
+
+class SqlLedger(
+    JobVerbs, Queries, ClaimVerbs, PlanVerbs, LevelVerbs, FinishVerbs, SweepVerbs, Ledger
+):
+    """`Ledger` on SQLite or PostgreSQL.
+
+    lease_s       a worker that does not renew its lease for so long has lost the unit
+    max_attempts  a unit claimed this often without finishing fails its job
+    """

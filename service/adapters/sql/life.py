@@ -1,0 +1,126 @@
+"""What happens to a job's units when the job fails, is cancelled, or has nothing left to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import case, func, select
+
+from service.adapters.sql.locked import LockedJob
+from service.adapters.sql.records import progress_data, to_progress
+from service.adapters.sql.tables import UnitState, tensors, units
+from service.domain.errors import ArrowQuantError
+from service.domain.job import EventType, JobState, TensorState, UnitKind
+
+PROGRESS_EVENT_SECONDS = 1.0
+NO_LEASE: dict[str, Any] = {
+    "lease_expires": None,
+    "owner_name": None,
+    "owner_host": None,
+    "owner_pid": None,
+    "rss_bytes": 0,
+}
+UNTRIED: dict[str, Any] = NO_LEASE | {"attempts": 0, "not_before": None, "error": None}
+
+
+def fail(job: LockedJob, error: ArrowQuantError) -> None:
+    """FAILED: every lease ends; what was half written waits to be cleaned up."""
+    value = error.as_dict()
+    if job["phase"]:
+        value["where"].setdefault("phase", job["phase"])
+    hold_units(job)
+    free_cleanup(job)
+    job.move(JobState.FAILED, error=value)
+
+
+def hold_units(job: LockedJob) -> None:
+    """End every lease and make nothing claimable. Finished units stay finished."""
+    job.connection.execute(
+        job.update_units(*UnitKind)
+        .where(units.c.state != UnitState.DONE)
+        # A new fence, so that no former holder ever passes for the present one.
+        .values(NO_LEASE | {"state": UnitState.HELD, "fence": units.c.fence + 1})
+    )
+
+
+def free_cleanup(job: LockedJob) -> None:
+    job.connection.execute(
+        job.update_units(UnitKind.CLEANUP).values(UNTRIED | {"state": UnitState.FREE})
+    )
+
+
+def finish_cleanup(job: LockedJob, warning: dict[str, Any] | None = None) -> None:
+    """Nothing is left to clean up, or nobody could."""
+    job.connection.execute(
+        job.update_units(UnitKind.CLEANUP).values(NO_LEASE | {"state": UnitState.DONE})
+    )
+    if warning:
+        job.set(warnings=[*job["warnings"], warning])
+        job.emit(EventType.WARNING, warning)
+    if job.state is JobState.CANCELLING:
+        job.move(JobState.CANCELLED)
+
+
+def settle(job: LockedJob) -> None:
+    """Make PUBLISH claimable once the plan is there and every unit is done."""
+    if job["planned"] and job["units_done"] == job["units_total"]:
+        job.connection.execute(
+            job.update_units(UnitKind.PUBLISH)
+            .where(units.c.state == UnitState.HELD)
+            .values(NO_LEASE | {"state": UnitState.FREE, "not_before": None})
+        )
+
+
+def count_units(job: LockedJob) -> None:
+    """Bring the counters of units and bytes up to date; `bytes_done` never falls."""
+    done = units.c.state == UnitState.DONE
+    query = select(
+        func.count().label("total"),
+        func.coalesce(func.sum(case((done, 1), else_=0)), 0).label("finished"),
+        func.coalesce(func.sum(units.c.source_bytes), 0).label("bytes_total"),
+        func.coalesce(func.sum(units.c.bytes_done), 0).label("bytes_done"),
+        func.coalesce(func.sum(case((done, units.c.part_nbytes), else_=0)), 0).label("written"),
+    ).where(units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE)
+    row = job.connection.execute(query).one()
+    job.set(
+        units_total=int(row.total),
+        units_done=int(row.finished),
+        bytes_total=int(row.bytes_total),
+        bytes_done=max(job["bytes_done"], int(row.bytes_done)),
+        bytes_written=int(row.written),
+    )
+
+
+def count_tensors(job: LockedJob) -> None:
+    query = (
+        select(tensors.c.state, func.count())
+        .where(tensors.c.job_id == job.id)
+        .group_by(tensors.c.state)
+    )
+    counts: dict[str, int] = dict(job.connection.execute(query).tuples().all())
+    total = sum(counts.values())
+    job.set(
+        tensors_total=total,
+        tensors_done=total - counts.get(TensorState.PENDING, 0),
+        tensors_kept=counts.get(TensorState.KEPT, 0),
+        tensors_fallback=counts.get(TensorState.FALLBACK, 0),
+    )
+
+
+def note_progress(job: LockedJob, longest_gap_s: float) -> None:
+    """Count, keep the time at work, and say so at most once a second.
+
+    A gap longer than a lease means that nobody was there: it does not slow the rate down.
+    """
+    before = {name: job[name] for name in ("bytes_done", "units_done", "bytes_written")}
+    count_units(job)
+    gap = (job.now - (job["progress_time"] or job.now)).total_seconds()
+    job.set(
+        active_s=job["active_s"] + min(max(gap, 0.0), longest_gap_s),
+        progress_time=job.now,
+    )
+    last = job["progress_event_time"]
+    due = last is None or (job.now - last).total_seconds() >= PROGRESS_EVENT_SECONDS
+    if due and any(job[name] != value for name, value in before.items()):
+        job.emit(EventType.PROGRESS, progress_data(to_progress(job.row)))
+        job.set(progress_event_time=job.now)

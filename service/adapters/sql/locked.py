@@ -1,0 +1,178 @@
+"""A job whose row is locked: the one place where states change and events are numbered.
+
+Every writer locks the job's row before it looks at anything of the job. So decisions such as "was
+this the last unit" are made one after the other, events have no gaps, and nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, Update, insert, select, update
+
+from service.adapters.sql.engine import Database
+from service.adapters.sql.records import to_job
+from service.adapters.sql.tables import UnitState, events, jobs, units
+from service.domain.errors import ArrowQuantError, LeaseLost
+from service.domain.job import (
+    TERMINAL,
+    TRANSITIONS,
+    Claim,
+    EventType,
+    JobRecord,
+    JobState,
+    Phase,
+    UnitKind,
+)
+from service.domain.ports import Clock
+
+# Job states in which a holder of a unit may write.
+WORKING: dict[UnitKind, frozenset[JobState]] = {
+    UnitKind.PLAN: frozenset({JobState.RUNNING}),
+    UnitKind.QUANTIZE: frozenset({JobState.RUNNING}),
+    UnitKind.PUBLISH: frozenset({JobState.RUNNING}),
+    # CANCELLED: a retried job may be cancelled again before anyone cleaned up.
+    UnitKind.CLEANUP: frozenset({JobState.CANCELLING, JobState.FAILED, JobState.CANCELLED}),
+}
+
+
+class LockedJob:
+    """The row of a job inside a transaction that holds it. `save` writes what was changed."""
+
+    def __init__(self, connection: Connection, row: RowMapping, now: datetime) -> None:
+        self.connection, self.now = connection, now
+        self.id: str = row["id"]
+        self._row = dict(row)
+        self._state_before = row["state"]
+        self._changes: dict[str, Any] = {}
+        self._events: list[dict[str, Any]] = []
+
+    def __getitem__(self, column: str) -> Any:
+        return self._row[column]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return self._row
+
+    @property
+    def state(self) -> JobState:
+        return JobState(self._row["state"])
+
+    def set(self, **values: Any) -> None:
+        changed = {name: value for name, value in values.items() if self._row[name] != value}
+        self._row |= changed
+        self._changes |= changed
+
+    def emit(self, kind: EventType, data: dict[str, Any]) -> None:
+        """Append an event; its number follows the job's last."""
+        seq = self._row["event_seq"] + 1
+        self.set(event_seq=seq)
+        self._events.append(
+            {"job_id": self.id, "seq": seq, "type": kind.value, "time": self.now, "data": data}
+        )
+
+    def move(self, state: JobState, phase: Phase | None = None, **values: Any) -> None:
+        """Change the state, as TRANSITIONS allows, with its events."""
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"job {self.id}: no way from {self.state} to {state}")
+        if state in TERMINAL:
+            values["end_time"] = self.now
+        self.set(state=state.value, phase=phase.value if phase else None, **values)
+        self._emit_state()
+        if state in TERMINAL:
+            self.emit(EventType.DONE, {"state": state.value, "attempt": self["attempt"]})
+
+    def enter(self, phase: Phase) -> None:
+        """Change the phase of a running job."""
+        if self["phase"] != phase.value:
+            self.set(phase=phase.value)
+            self._emit_state()
+
+    def _emit_state(self) -> None:
+        data = {name: self[name] for name in ("state", "phase", "attempt")}
+        if self["error"]:
+            data["error"] = self["error"]
+        self.emit(EventType.STATE, data)
+
+    def update_units(self, *kinds: UnitKind) -> Update:
+        """An UPDATE of this job's units of these kinds."""
+        return update(units).where(
+            units.c.job_id == self.id, units.c.kind.in_([kind.value for kind in kinds])
+        )
+
+    def save(self) -> None:
+        if self._changes:
+            # The lock makes this certain; the condition makes it provable.
+            found = self.connection.execute(
+                update(jobs)
+                .where(jobs.c.id == self.id, jobs.c.state == self._state_before)
+                .values(**self._changes, update_time=self.now)
+            )
+            if found.rowcount != 1:
+                raise AssertionError(f"job {self.id} changed under its lock")
+            self._row["update_time"] = self.now
+        if self._events:
+            self.connection.execute(insert(events), self._events)
+        self._state_before, self._changes, self._events = self._row["state"], {}, []
+
+    def record(self) -> JobRecord:
+        self.save()
+        row = self.connection.execute(select(jobs).where(jobs.c.id == self.id)).mappings().one()
+        return to_job(row)
+
+
+class Verbs:
+    """What every group of the ledger's verbs needs."""
+
+    def __init__(
+        self, engine: Engine, clock: Clock, lease_s: float = 15.0, max_attempts: int = 25
+    ) -> None:
+        self._db = Database(engine)
+        self._clock = clock
+        self._lease_s = lease_s
+        self._max_attempts = max_attempts
+
+    def _lock(self, connection: Connection, job_id: str, tenant: str | None = None) -> LockedJob:
+        query = select(jobs).where(jobs.c.id == job_id).with_for_update(key_share=True)
+        row = connection.execute(query).mappings().one_or_none()
+        if row is None or tenant not in (None, row["tenant"]):
+            raise not_found(job_id)
+        # The time is read under the lock, so that a job's events are in order of time too.
+        return LockedJob(connection, row, self._clock.now())
+
+    @contextmanager
+    def _open(self, job_id: str, tenant: str | None = None) -> Iterator[LockedJob]:
+        with self._db.write() as connection:
+            job = self._lock(connection, job_id, tenant)
+            yield job
+            job.save()
+
+    @contextmanager
+    def _held(
+        self, claim: Claim, *, also: Sequence[UnitState] = ()
+    ) -> Iterator[tuple[LockedJob, RowMapping]]:
+        """The job of a claim, locked, and the unit, if the claim still holds it.
+
+        `also` names states in which the unit may be left by this very claim: a call that is
+        repeated because its answer got lost must not fail.
+        """
+        with self._open(claim.job_id) as job:
+            unit = read_unit(job, claim.kind, claim.seq)
+            held = unit["state"] == UnitState.LEASED and job.state in WORKING[claim.kind]
+            if unit["fence"] != claim.fence or not (held or unit["state"] in also):
+                raise LeaseLost(f"{claim.job_id} {claim.kind} {claim.seq} fence {claim.fence}")
+            yield job, unit
+
+
+def read_unit(job: LockedJob, kind: UnitKind, seq: int) -> RowMapping:
+    query = select(units).where(
+        units.c.job_id == job.id, units.c.kind == kind.value, units.c.seq == seq
+    )
+    return job.connection.execute(query).mappings().one()
+
+
+def not_found(job_id: str) -> ArrowQuantError:
+    return ArrowQuantError("not_found", "there is no such job", where={"job": job_id})

@@ -1,0 +1,1 @@
+"""Alembic's scripts. They run by `service.adapters.sql.migrate`."""

@@ -1,0 +1,131 @@
+"""Storing a plan, or holding it against the one that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import orjson
+from sqlalchemy import Table, insert, select
+
+from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, settle
+from service.adapters.sql.locked import LockedJob, Verbs
+from service.adapters.sql.records import tensor_values
+from service.adapters.sql.tables import UnitState, pieces, tensors, units
+from service.domain.errors import ArrowQuantError
+from service.domain.job import Claim, EventType, Phase, TensorRow, UnitKind, UnitPlan
+
+_BATCH = 1000
+
+
+class PlanVerbs(Verbs):
+    """The end of planning."""
+
+    def plan_done(
+        self,
+        claim: Claim,
+        resolved: dict[str, Any],
+        tensors: Iterable[TensorRow],
+        units: Iterable[UnitPlan],
+        warnings: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            if unit["state"] == UnitState.DONE:
+                return
+            plan = list(units)
+            if job["planned"]:
+                _compare_resolved(job, resolved)
+                _compare_units(job, plan)
+            else:
+                _store_tensors(job, tensors)
+                _store_units(job, plan)
+                job.set(resolved=resolved, planned=True)
+            _begin(job, warnings)
+
+
+def _begin(job: LockedJob, warnings: Sequence[dict[str, Any]]) -> None:
+    done = NO_LEASE | {"state": UnitState.DONE}
+    job.connection.execute(job.update_units(UnitKind.PLAN).values(done))
+    job.connection.execute(
+        job.update_units(UnitKind.QUANTIZE)
+        .where(units.c.state == UnitState.HELD)
+        .values({"state": UnitState.FREE})
+    )
+    count_units(job)
+    count_tensors(job)
+    job.set(active_s=0.0, bytes_before=job["bytes_done"], progress_time=job.now)
+    job.enter(Phase.QUANTIZING)
+    for warning in warnings:
+        if warning not in job["warnings"]:
+            job.set(warnings=[*job["warnings"], warning])
+            job.emit(EventType.WARNING, warning)
+    settle(job)
+
+
+def _store_tensors(job: LockedJob, rows: Iterable[TensorRow]) -> None:
+    values = ({"job_id": job.id, "bits": row.bits} | tensor_values(row) for row in rows)
+    _insert(job, tensors, values)
+
+
+def _store_units(job: LockedJob, plan: list[UnitPlan]) -> None:
+    rows = (
+        {
+            "job_id": job.id,
+            "kind": UnitKind.QUANTIZE.value,
+            "seq": unit.seq,
+            "tenant": job["tenant"],
+            "state": UnitState.HELD.value,
+            "source_bytes": unit.source_bytes,
+        }
+        for unit in plan
+    )
+    _insert(job, units, rows)
+    _insert(
+        job,
+        pieces,
+        (
+            {"job_id": job.id, "tensor": tensor, "seq": unit.seq}
+            for unit in plan
+            # A tensor may come in several pieces of one unit.
+            for tensor in sorted(set(unit.tensors))
+        ),
+    )
+
+
+def _insert(job: LockedJob, table: Table, rows: Iterator[dict[str, Any]]) -> None:
+    while batch := list(islice(rows, _BATCH)):
+        job.connection.execute(insert(table), batch)
+
+
+def _compare_resolved(job: LockedJob, resolved: dict[str, Any]) -> None:
+    new, old = orjson.loads(orjson.dumps(resolved, option=orjson.OPT_NON_STR_KEYS)), job["resolved"]
+    if new != old:
+        keys = sorted(k for k in new.keys() | old.keys() if new.get(k) != old.get(k))
+        raise _changed({"differs": keys})
+
+
+def _compare_units(job: LockedJob, plan: list[UnitPlan]) -> None:
+    kept: dict[int, tuple[int, set[int]]] = {
+        seq: (source_bytes, set())
+        for seq, source_bytes in job.connection.execute(
+            select(units.c.seq, units.c.source_bytes).where(
+                units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE
+            )
+        ).tuples()
+    }
+    held = select(pieces.c.seq, pieces.c.tensor).where(pieces.c.job_id == job.id)
+    for seq, tensor in job.connection.execute(held).tuples():
+        kept[seq][1].add(tensor)
+    new = {unit.seq: (unit.source_bytes, set(unit.tensors)) for unit in plan}
+    if new != kept:
+        raise _changed({"units": len(new), "units_before": len(kept)})
+
+
+def _changed(where: dict[str, Any]) -> ArrowQuantError:
+    return ArrowQuantError(
+        "source_changed",
+        "the plan differs from the one this job began with",
+        "Finished parts would not fit: submit a new job.",
+        where,
+    )

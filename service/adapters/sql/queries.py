@@ -1,0 +1,103 @@
+"""Reading jobs, their events, tensors and parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, select
+
+from service.adapters.sql.locked import Verbs, not_found
+from service.adapters.sql.records import to_event, to_job, to_part, to_tensor
+from service.adapters.sql.tables import UnitState, events, jobs, labels, tensors, units
+from service.domain.job import Event, JobRecord, PartRow, TensorRow, UnitKind
+from service.domain.ports import JobQuery
+
+_MANY = 500  # values in one IN list
+
+
+class Queries(Verbs):
+    """Verbs that change nothing."""
+
+    def get_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
+        with self._db.read() as connection:
+            query = select(jobs).where(jobs.c.id == job_id)
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None or tenant not in (None, row["tenant"]):
+            raise not_found(job_id)
+        return to_job(row)
+
+    def list_jobs(self, query: JobQuery) -> list[JobRecord]:
+        with self._db.read() as connection:
+            rows = connection.execute(_page(query)).mappings().all()
+        return [to_job(row) for row in rows]
+
+    def events(self, job_id: str, after: int, limit: int) -> list[Event]:
+        query = (
+            select(events)
+            .where(events.c.job_id == job_id, events.c.seq > after)
+            .order_by(events.c.seq)
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return [to_event(row) for row in connection.execute(query).mappings()]
+
+    def event_heads(self, job_ids: Sequence[str]) -> dict[str, int]:
+        heads: dict[str, int] = {}
+        with self._db.read() as connection:
+            for start in range(0, len(job_ids), _MANY):
+                some = job_ids[start : start + _MANY]
+                query = select(jobs.c.id, jobs.c.event_seq).where(jobs.c.id.in_(some))
+                heads.update(connection.execute(query).tuples().all())
+        return heads
+
+    def tensors(
+        self, job_id: str, after: int = -1, limit: int | None = None, state: str | None = None
+    ) -> list[TensorRow]:
+        query = (
+            select(tensors)
+            .where(tensors.c.job_id == job_id, tensors.c.idx > after)
+            .order_by(tensors.c.idx)
+            .limit(limit)
+        )
+        if state is not None:
+            query = query.where(tensors.c.state == state)
+        with self._db.read() as connection:
+            return [to_tensor(row) for row in connection.execute(query).mappings()]
+
+    def parts(self, job_id: str) -> list[PartRow]:
+        query = (
+            select(units)
+            .where(
+                units.c.job_id == job_id,
+                units.c.kind == UnitKind.QUANTIZE,
+                units.c.state == UnitState.DONE,
+            )
+            .order_by(units.c.seq)
+        )
+        with self._db.read() as connection:
+            return [to_part(row) for row in connection.execute(query).mappings()]
+
+    def check(self) -> None:
+        with self._db.read() as connection:
+            connection.execute(select(jobs.c.id).limit(1))
+
+
+def _page(query: JobQuery) -> Select[Any]:
+    found = select(jobs).where(jobs.c.tenant == query.tenant)
+    if query.states:
+        found = found.where(jobs.c.state.in_([state.value for state in query.states]))
+    if query.name is not None:
+        found = found.where(jobs.c.name == query.name)
+    if query.created_after is not None:
+        found = found.where(jobs.c.create_time > query.created_after)
+    if query.created_before is not None:
+        found = found.where(jobs.c.create_time < query.created_before)
+    if query.before is not None:
+        found = found.where(jobs.c.id < query.before)
+    if query.label is not None:
+        key, value = query.label
+        labelled = select(labels.c.job_id).where(labels.c.key == key, labels.c.value == value)
+        found = found.where(jobs.c.id.in_(labelled))
+    # Identifiers sort by time of creation.
+    return found.order_by(jobs.c.id.desc()).limit(query.limit)

@@ -1,0 +1,106 @@
+"""From rows to the domain's values and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from service.domain.job import (
+    Event,
+    EventType,
+    JobRecord,
+    JobState,
+    PartRow,
+    Phase,
+    PieceError,
+    Progress,
+    TensorRow,
+    TensorState,
+)
+from service.domain.ports import ApiKey
+
+# These stand in columns of their own; the others make up the JSON of a tensor's row.
+_TENSOR_COLUMNS = ("index", "state", "history")
+_SAME_NAME = (
+    "id", "tenant", "name", "labels", "attempt", "priority", "request", "resolved", "error",
+    "warnings", "summary", "create_time", "start_time", "end_time", "update_time", "event_seq",
+)  # fmt: skip
+
+
+def to_job(row: RowMapping) -> JobRecord:
+    return JobRecord(
+        state=JobState(row["state"]),
+        phase=Phase(row["phase"]) if row["phase"] else None,
+        progress=to_progress(row),
+        **{name: row[name] for name in _SAME_NAME},
+    )
+
+
+def to_progress(row: RowMapping | dict[str, Any]) -> Progress:
+    """The counters, with the rate over the seconds in which someone was at work."""
+    gained = row["bytes_done"] - row["bytes_before"]
+    rate = gained / row["active_s"] if gained > 0 and row["active_s"] > 0 else None
+    left = row["bytes_total"] - row["bytes_done"]
+    running = row["state"] == JobState.RUNNING
+    return Progress(
+        **{f.name: row[f.name] for f in fields(Progress) if f.name not in ("bytes_per_s", "eta_s")},
+        bytes_per_s=rate,
+        eta_s=left / rate if rate and running else None,
+    )
+
+
+def progress_data(progress: Progress) -> dict[str, Any]:
+    """The data of a progress event."""
+    return asdict(progress) | {"percent": progress.percent}
+
+
+def to_event(row: RowMapping) -> Event:
+    return Event(row["job_id"], row["seq"], EventType(row["type"]), row["time"], row["data"])
+
+
+def to_tensor(row: RowMapping) -> TensorRow:
+    return TensorRow(
+        index=row["idx"], state=TensorState(row["state"]), history=row["history"], **row["row"]
+    )
+
+
+def tensor_values(tensor: TensorRow) -> dict[str, Any]:
+    """Column values of a tensor, without its job and its level."""
+    values = asdict(tensor)
+    return {
+        "idx": values["index"],
+        "state": tensor.state.value,
+        "history": values["history"],
+        "row": {name: value for name, value in values.items() if name not in _TENSOR_COLUMNS},
+    }
+
+
+def to_part(row: RowMapping) -> PartRow:
+    return PartRow(
+        seq=row["seq"],
+        key=row["part_key"],
+        nbytes=row["part_nbytes"],
+        sha256=row["part_sha256"],
+        etag=row["part_etag"],
+        batches=row["part_batches"],
+    )
+
+
+def part_values(part: PartRow | None) -> dict[str, Any]:
+    """Column values of a finished part, or of none."""
+    names = [f.name for f in fields(PartRow) if f.name != "seq"]
+    return {f"part_{name}": getattr(part, name) if part else None for name in names}
+
+
+def to_piece(row: RowMapping) -> PieceError:
+    # SQLite keeps a NaN as NULL.
+    values: dict[str, Any] = {f.name: row[f.name] for f in fields(PieceError)}
+    values |= {name: math.nan for name, value in values.items() if value is None}
+    return PieceError(**values)
+
+
+def to_key(row: RowMapping) -> ApiKey:
+    return ApiKey(row["id"], row["tenant"], row["name"], row["create_time"], row["revoke_time"])
