@@ -17,7 +17,7 @@ PER_ROW: Final = 0  #: group_size: one group per row
 PER_TENSOR: Final = -1  #: group_size: one scale for the whole tensor
 
 # An artifact is untrusted input: these bound what is believed before it was checked.
-MAX_MANIFEST_BYTES: Final = 64 * 2**20
+MAX_MANIFEST_BYTES: Final = 256 * 2**20
 MAX_REPORT_BYTES: Final = 256 * 2**20
 MAX_PARTS: Final = 100_000
 MAX_TENSORS: Final = 200_000
