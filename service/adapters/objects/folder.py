@@ -76,7 +76,7 @@ class FolderStore:
 
     def stat(self, key: str) -> ObjectInfo:
         with _reading(key):
-            return self._info(key, self._path(key))
+            return self._info(key, self._path(keys.check_key(key)))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         keys.check_prefix(prefix)
@@ -172,7 +172,7 @@ class FolderStore:
     def _walk(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
         for name, entry in self._entries(folder):
             key = folder + name
-            if entry.is_dir(follow_symlinks=not self._confined):
+            if name.endswith("/"):
                 if key.startswith(prefix) or prefix.startswith(key):
                     yield from self._walk(key, prefix)
             elif key.startswith(prefix) and key_of_upload(name) is None:
@@ -192,10 +192,14 @@ class FolderStore:
             return entry.stat(follow_symlinks=False)  # listed, but reading it will be refused
 
     def _entries(self, folder: str) -> Sequence[tuple[str, os.DirEntry[str]]]:
-        """A folder's entries in the order of their keys: those of folders end in '/'."""
+        """A folder's entries by key: names of folders end in '/', links to folders are left out."""
         try:
             with _reading(folder), os.scandir(self._path(folder)) as entries:
-                named = [(e.name + "/" if e.is_dir() else e.name, e) for e in entries]
+                named = [
+                    (e.name + "/" if e.is_dir() else e.name, e)
+                    for e in entries
+                    if not (e.is_symlink() and e.is_dir())
+                ]
         except ArrowQuantError as error:
             if error.code == "source_not_found":
                 return []
@@ -209,7 +213,7 @@ class FolderStore:
             folder = pending.pop()
             base = folder + "/" if folder and not folder.endswith("/") else folder
             for name, entry in self._entries(base):
-                if entry.is_dir(follow_symlinks=False):
+                if name.endswith("/"):
                     if (base + name).startswith(prefix) or prefix.startswith(base + name):
                         pending.append(base + name)
                     continue

@@ -62,6 +62,7 @@ class S3Store:
         return ObjectInfo(key, head["ContentLength"], head["ETag"].strip('"'))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """In the server's order: S3 sorts by key, some others by folder."""
         full = self._prefix + keys.check_prefix(prefix)
         with translated(self._where(prefix)):
             pages = self._clients.get().get_paginator("list_objects_v2")

@@ -99,9 +99,13 @@ class S3Upload:
     def _reserve(self, wanted: int) -> None:
         """Let the buffer grow with small objects, and be a whole part for large ones."""
         limit = part_bytes(self._parts)
-        missing = min(self._filled + wanted, limit) - len(self._buffer)
-        if missing > 0:
-            grown = limit if self._parts else min(limit, 2 * (len(self._buffer) + missing))
+        needed = limit if self._parts else min(self._filled + wanted, limit)
+        if needed <= len(self._buffer):
+            return
+        if self._filled == 0:
+            self._buffer = bytearray(needed)
+        else:
+            grown = min(limit, 2 * needed)
             self._buffer.extend(bytes(grown - len(self._buffer)))
 
     def _send(self) -> None:
