@@ -5,7 +5,8 @@ nogil       Blocks of rows run on ordinary threads (see blocks), so a kernel mus
             pool, slower first calls and trouble with fork.
 cache       A new process loads machine code instead of compiling it. This only works for functions
             at module level; a function made inside another one that captures an intrinsic misses.
-            The folder is the caller's choice (NUMBA_CACHE_DIR).
+            The folder is the caller's choice (NUMBA_CACHE_DIR). Numba looks at the file a function
+            is in, not at those it calls: the folder must be new for every version of the sources.
 error_model Division by zero gives Inf or NaN as in NumPy instead of raising, so loops with a
             division can be vectorised.
 fastmath    Off, always. No operation may be reordered or fused, and NaN and Inf keep their meaning.
@@ -31,3 +32,12 @@ Real: TypeAlias = float | np.floating[Any]
 def kernel(function: F) -> F:
     """Compile a function when it is first called; its Python signature stays visible to mypy."""
     return cast("F", njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def inlined(function: F) -> F:
+    """Like kernel, for a function of inner loops: copied into its callers.
+
+    A call that is not inlined passes every field of every array on the stack, which costs as much
+    as encoding a group of 32 weights.
+    """
+    return cast("F", njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function))

@@ -14,19 +14,19 @@ significant bits and is exact, so v is rounded once, with or without fused multi
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import Integer, kernel
+from kernels._jit import Integer, inlined, kernel
 from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ
 from kernels.half import single1
-from kernels.lanes import LANES, encode_lanes, error_lanes
+from kernels.lanes import LANES, STEP, encode_lanes, error_lanes
 
 
-@kernel
+@inlined
 def inverse1(scale: np.float32) -> np.float32:
     """1 / scale, or 0 for a zero scale."""
     return np.float32(0.0) if scale == 0 else np.float32(np.float32(1.0) / scale)
 
 
-@kernel
+@inlined
 def code1(
     w: np.float32, inverse: np.float32, low: np.float32, zero: Integer, top: Integer
 ) -> np.int32:
@@ -35,13 +35,13 @@ def code1(
     return np.int32(min(max(t, np.float32(0.0)), np.float32(top)))
 
 
-@kernel
+@inlined
 def value1(u: np.int32, scale: np.float32, low: np.float32, zero: Integer) -> np.float64:
     """Decoded weight of one code, rounded to float32."""
     return np.float64(np.float32(np.float32(scale * np.float32(u - zero)) + low))
 
 
-@kernel
+@inlined
 def squared_error(
     w: NDArray[np.float32],
     start: Integer,
@@ -51,9 +51,9 @@ def squared_error(
     zero: Integer,
     top: Integer,
 ) -> np.float64:
-    """Sum of e^2 if w[start:stop] were encoded with scale and low; start is a multiple of LANES."""
+    """Sum of e^2 if w[start:stop] were encoded with scale and low; start is a multiple of STEP."""
     inverse = inverse1(scale)
-    whole = start + (stop - start) // LANES * LANES
+    whole = start + (stop - start) // STEP * STEP
     total = error_lanes(
         w,
         start,
@@ -71,7 +71,7 @@ def squared_error(
     return total
 
 
-@kernel
+@inlined
 def encode_group(
     w: NDArray[np.float32],
     start: Integer,
@@ -85,11 +85,11 @@ def encode_group(
 ) -> None:
     """Write the codes of w[start:stop] to q[start:stop] and add the errors to lanes.
 
-    start   a multiple of LANES
+    start   a multiple of STEP
     lanes   float64 (COLUMNS, LANES); weight i counts in lane i % LANES
     """
     inverse = inverse1(scale)
-    whole = start + (stop - start) // LANES * LANES
+    whole = start + (stop - start) // STEP * STEP
     encode_lanes(
         w,
         q,
@@ -129,7 +129,7 @@ def encode_row(
     """Encode one row.
 
     w       float32 (cols,), finite
-    group   weights per group, a multiple of LANES or at least cols
+    group   weights per group, a multiple of STEP or at least cols
     scales  halves as uint16 (groups,); mins the same, or empty when symmetric
     q       uint8 (>= cols,), codes, one per byte, written
     sums    float64 (COLUMNS,), written: lanes added in order

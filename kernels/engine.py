@@ -77,7 +77,7 @@ def quantize(
     mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
     sums = np.empty((rows, COLUMNS), np.float64)
 
-    count = lsq.CANDIDATES if method == "lsq" else 0
+    slopes = np.empty(0, np.float32) if method == "minmax" else lsq.slopes_for(bits, symmetric)
 
     def work(part: slice) -> int:
         return quantize_rows(
@@ -86,8 +86,7 @@ def quantize(
             bits,
             group,
             symmetric,
-            count,
-            lsq.SPAN[bits],
+            slopes,
             codes[part],
             scales[part].view(np.uint16),
             mins[part].view(np.uint16),

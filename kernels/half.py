@@ -12,13 +12,13 @@ Source: IEEE 754-2019, sections 3.4 and 4.3.
 
 import numpy as np
 
-from kernels._jit import Integer, kernel
+from kernels._jit import Integer, inlined
 
 LARGEST = 0x7BFF  # 65504
 SMALLEST_NORMAL = 2.0**-14
 
 
-@kernel
+@inlined
 def half_nearest1(x: np.float32) -> Integer:
     """Bit pattern of the half nearest to a finite x, ties to even; saturates at +-65504."""
     bits = np.int64(np.float32(x).view(np.uint32))
@@ -32,7 +32,7 @@ def half_nearest1(x: np.float32) -> Integer:
     return sign | (((size + 0xFFF + ((size >> 13) & 1)) >> 13) - (112 << 10))
 
 
-@kernel
+@inlined
 def single1(half: Integer) -> np.float32:
     """The float32 equal to a finite half; exact."""
     size = half & 0x7FFF
@@ -43,7 +43,7 @@ def single1(half: Integer) -> np.float32:
     return -value if half & 0x8000 else value
 
 
-@kernel
+@inlined
 def half_down1(x: np.float32) -> Integer:
     """Bit pattern of the largest half that is not above x (-65504 if there is none)."""
     half = half_nearest1(x)
@@ -57,7 +57,7 @@ def half_down1(x: np.float32) -> Integer:
     return 0 if half == 0x8000 else half
 
 
-@kernel
+@inlined
 def half_outward1(x: np.float32) -> Integer:
     """Like half_nearest1, but a subnormal result is rounded away from zero.
 

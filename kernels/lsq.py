@@ -22,19 +22,34 @@ affine refit is linear regression, as in searches for k-quant formats.
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import Integer, Real, kernel
+from kernels._jit import Integer, Real, inlined, kernel
 from kernels.encode import squared_error
 from kernels.half import half_nearest1, single1
+from kernels.lanes import STEP, moments_lanes
 
 UNITS = 32767.0  # image units per half range
 CHUNK = 256  # 256 weights * 32768 units * code 255 stays below 2^31
 TINY = 2.0**-25  # ranges below this are under the resolution of float16: minmax is kept
 
-CANDIDATES = 5
-SPAN = {2: 0.6, 3: 0.4, 4: 0.3, 8: 0.1}  # how far the range shrinks at most
+# Ranges tried, as fractions of the full one.
+FACTORS = {
+    2: (1.0, 0.88, 0.76, 0.64, 0.52),
+    3: (1.0, 0.92, 0.84, 0.76, 0.68),
+    4: (1.0, 0.94, 0.88, 0.82, 0.76),
+    8: (1.0, 0.98, 0.96, 0.94, 0.92),
+}
 
 
-@kernel
+def slopes_for(bits: int, symmetric: bool) -> NDArray[np.float32]:
+    """Codes per image unit of every candidate, float32; with both signs when symmetric."""
+    factors = np.array(FACTORS[bits])
+    if not symmetric:
+        return (((1 << bits) - 1) / (2.0 * UNITS * factors)).astype(np.float32)
+    slopes = (1 << (bits - 1)) / (UNITS * factors)
+    return np.concatenate([slopes, -slopes]).astype(np.float32)
+
+
+@inlined
 def _image(
     w: NDArray[np.float32],
     start: Integer,
@@ -52,7 +67,7 @@ def _image(
     return np.int64(total)
 
 
-@kernel
+@inlined
 def image_group(
     w: NDArray[np.float32],
     start: Integer,
@@ -71,7 +86,7 @@ def image_group(
     return np.float64(total)
 
 
-@kernel
+@inlined
 def _moments(
     image: NDArray[np.int32],
     start: Integer,
@@ -80,8 +95,9 @@ def _moments(
     offset: np.float32,
     top: Integer,
 ) -> tuple[Integer, Integer, Integer]:
-    su, suu, swu = np.int32(0), np.int32(0), np.int32(0)
-    for i in range(np.uintp(start), np.uintp(stop)):
+    whole = start + (stop - start) // STEP * STEP
+    su, suu, swu = moments_lanes(image, start, whole, slope, offset, np.float32(top))
+    for i in range(whole, stop):
         t = np.float32(np.float32(np.float32(image[i]) * slope) + offset)
         u = np.int32(min(max(t, np.float32(0.0)), np.float32(top)))
         su = np.int32(su + u)
@@ -90,12 +106,12 @@ def _moments(
     return np.int64(su), np.int64(suu), np.int64(swu)
 
 
-@kernel
+@inlined
 def moments(
     image: NDArray[np.int32],
     start: Integer,
     stop: Integer,
-    slope: Real,
+    slope: np.float32,
     offset: Real,
     top: Integer,
 ) -> tuple[np.float64, np.float64, np.float64]:
@@ -107,12 +123,12 @@ def moments(
     su, suu, swu = np.int64(0), np.int64(0), np.int64(0)
     for first in range(start, stop, CHUNK):
         last = min(first + CHUNK, stop)
-        a, b, c = _moments(image, first, last, np.float32(slope), np.float32(offset), top)
+        a, b, c = _moments(image, first, last, slope, np.float32(offset), top)
         su, suu, swu = su + a, suu + b, swu + c
     return np.float64(su), np.float64(suu), np.float64(swu)
 
 
-@kernel
+@inlined
 def fit_asymmetric(
     image: NDArray[np.int32],
     start: Integer,
@@ -121,27 +137,24 @@ def fit_asymmetric(
     centre: np.float64,
     gain: np.float64,
     bits: int,
-    count: int,
-    span: float,
+    slopes: NDArray[np.float32],
 ) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, of the best refit for a group.
 
     image         int32 (cols,), of which [start:stop] is round((w - centre) * gain), sum sw
-    count, span   shrink factors 1 - span * k / count, k = 0 .. count - 1
+    slopes        float32 (candidates,), codes per image unit, see slopes_for
     """
     n = np.float64(stop - start)
     top = (1 << bits) - 1
     best, su, suu, swu, low = -np.inf, 0.0, 0.0, 0.0, 0.0
-    for k in range(count):
-        slope = top / (2.0 * UNITS * (1.0 - span * k / count))
-        a, b, c = moments(image, start, stop, slope, 0.5 * top + 0.5, top)
+    for k in range(slopes.size):
+        a, b, c = moments(image, start, stop, slopes[k], 0.5 * top + 0.5, top)
         determinant = n * b - a * a
         if determinant > 0.0:
-            scale = (n * c - sw * a) / determinant
-            shift = (b * sw - a * c) / determinant
-            explained = scale * c + shift * sw
+            shift = b * sw - a * c
+            explained = ((n * c - sw * a) * c + shift * sw) / determinant
             if explained > best:
-                best, su, suu, swu, low = explained, a, b, c, shift
+                best, su, suu, swu, low = explained, a, b, c, shift / determinant
     m = half_nearest1(np.float32(centre + low / gain))
     if suu == 0.0:
         return 0, m
@@ -149,7 +162,7 @@ def fit_asymmetric(
     return half_nearest1(np.float32((swu - low * su) / suu / gain)), m
 
 
-@kernel
+@inlined
 def fit_symmetric(
     image: NDArray[np.int32],
     start: Integer,
@@ -157,10 +170,9 @@ def fit_symmetric(
     sw: np.float64,
     gain: np.float64,
     bits: int,
-    count: int,
-    span: float,
+    slopes: NDArray[np.float32],
 ) -> Integer:
-    """Scale, as a half, of the best refit for a group; every factor with both signs of the scale.
+    """Scale, as a half, of the best refit for a group; both signs of the scale.
 
     Arguments as fit_asymmetric, with 0 as the centre.
     """
@@ -168,9 +180,8 @@ def fit_symmetric(
     top = (1 << bits) - 1
     half = np.float64(1 << (bits - 1))
     best, best_scale = 0.0, 0.0
-    for k in range(2 * count):
-        slope = half / (UNITS * (1.0 - span * (k // 2) / count))
-        a, b, c = moments(image, start, stop, -slope if k % 2 else slope, half + 0.5, top)
+    for k in range(slopes.size):
+        a, b, c = moments(image, start, stop, slopes[k], half + 0.5, top)
         squares = b - 2.0 * half * a + n * half * half
         product = c - half * sw
         if squares > 0.0 and product * product > best * squares:
@@ -179,7 +190,7 @@ def fit_symmetric(
     return half_nearest1(np.float32(best_scale / gain))
 
 
-@kernel
+@inlined
 def fit_group(
     w: NDArray[np.float32],
     start: Integer,
@@ -188,8 +199,7 @@ def fit_group(
     hi: np.float32,
     bits: int,
     symmetric: bool,
-    count: int,
-    span: float,
+    slopes: NDArray[np.float32],
     image: NDArray[np.int32],
 ) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, of the best refit for w[start:stop], which spans lo .. hi.
@@ -200,12 +210,12 @@ def fit_group(
     if symmetric:
         gain = np.float32(UNITS / max(high, -low))
         sw = image_group(w, start, stop, np.float32(0.0), gain, image)
-        return fit_symmetric(image, start, stop, sw, np.float64(gain), bits, count, span), 0
+        return fit_symmetric(image, start, stop, sw, np.float64(gain), bits, slopes), 0
     centre = np.float32((low + high) * 0.5)
     gain = np.float32(2.0 * UNITS / (high - low))
     sw = image_group(w, start, stop, centre, gain, image)
     return fit_asymmetric(
-        image, start, stop, sw, np.float64(centre), np.float64(gain), bits, count, span
+        image, start, stop, sw, np.float64(centre), np.float64(gain), bits, slopes
     )
 
 
@@ -217,8 +227,7 @@ def refine_row(
     hi: NDArray[np.float32],
     bits: int,
     symmetric: bool,
-    count: int,
-    span: float,
+    slopes: NDArray[np.float32],
     scales: NDArray[np.uint16],
     mins: NDArray[np.uint16],
     image: NDArray[np.int32],
@@ -227,7 +236,7 @@ def refine_row(
 
     w             float32 (cols,), finite
     lo, hi        range of each group (groups,)
-    count, span   see fit_asymmetric
+    slopes        see slopes_for
     scales, mins  (groups,) as written by minmax.params_row; mins is not used when symmetric
     image         int32 (cols,), scratch
     """
@@ -236,7 +245,7 @@ def refine_row(
         start, stop = g * group, min((g + 1) * group, w.size)
         if np.float64(hi[g]) - np.float64(lo[g]) < TINY:
             continue
-        scale, low = fit_group(w, start, stop, lo[g], hi[g], bits, symmetric, count, span, image)
+        scale, low = fit_group(w, start, stop, lo[g], hi[g], bits, symmetric, slopes, image)
         kept = np.float32(0.0) if symmetric else single1(mins[g])
         found = squared_error(w, start, stop, single1(scale), single1(low), zero, top)
         if found < squared_error(w, start, stop, single1(scales[g]), kept, zero, top):

@@ -20,11 +20,11 @@ Constant groups with value c:
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import Integer, kernel
+from kernels._jit import Integer, inlined, kernel
 from kernels.half import half_down1, half_nearest1, half_outward1, single1
 
 
-@kernel
+@inlined
 def asymmetric1(lo: np.float32, hi: np.float32, bits: int) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, for weights in lo .. hi (finite)."""
     if lo == hi:
@@ -50,7 +50,7 @@ def constant1(value: np.float32, bits: int) -> Integer:
     return best
 
 
-@kernel
+@inlined
 def symmetric1(lo: np.float32, hi: np.float32, bits: int) -> Integer:
     """Scale, as a half, for weights in lo .. hi (finite)."""
     if lo == hi:

@@ -8,13 +8,13 @@ NaN and Inf show up as keys beyond those of the finite numbers, so the finite ch
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import Integer, kernel
+from kernels._jit import Integer, inlined, kernel
 from kernels.widen import first_nonfinite, widen_row
 
 INF_KEY = 0x7F800000  # keys of finite numbers lie strictly between -INF_KEY - 1 and INF_KEY
 
 
-@kernel
+@inlined
 def key_range(w: NDArray[np.float32], start: Integer, stop: Integer) -> tuple[Integer, Integer]:
     """Smallest and largest key among the weights w[start:stop]."""
     bits = w.view(np.int32)
@@ -28,13 +28,13 @@ def key_range(w: NDArray[np.float32], start: Integer, stop: Integer) -> tuple[In
     return low, high
 
 
-@kernel
+@inlined
 def finite1(low: Integer, high: Integer) -> bool:
     """Whether keys from key_range belong to finite weights only."""
     return bool(low > -INF_KEY - 1 and high < INF_KEY)
 
 
-@kernel
+@inlined
 def unkey1(key: Integer) -> np.float32:
     """The float32 of a key; -0.0 becomes 0.0."""
     bits = np.int32(np.int64(key) ^ ((np.int64(key) >> 31) & 0x7FFFFFFF))

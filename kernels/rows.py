@@ -24,8 +24,7 @@ def quantize_rows(
     bits: int,
     group: int,
     symmetric: bool,
-    count: int,
-    span: float,
+    slopes: NDArray[np.float32],
     codes: NDArray[np.uint8],
     scales: NDArray[np.uint16],
     mins: NDArray[np.uint16],
@@ -35,7 +34,7 @@ def quantize_rows(
 
     x            patterns (rows, cols) of the given kind, see widen
     group        weights per group, a multiple of 8 or at least cols; the last one may be shorter
-    count, span  candidates of the search, see lsq.fit_asymmetric; 0 for min-max without search
+    slopes       float32 (candidates,), see lsq.slopes_for; empty for min-max without search
     codes        uint8 (rows, ceil(cols * bits / 8)), written
     scales       halves as uint16 (rows, groups), written
     mins         the same; (rows, 0) when symmetric
@@ -54,8 +53,8 @@ def quantize_rows(
         if not group_ranges(w, group, lo, hi):
             return int(r * cols + first_nonfinite(w))
         params_row(lo, hi, bits, symmetric, scales[r], mins[r])
-        if count > 0:
-            refine_row(w, group, lo, hi, bits, symmetric, count, span, scales[r], mins[r], image)
+        if slopes.size > 0:
+            refine_row(w, group, lo, hi, bits, symmetric, slopes, scales[r], mins[r], image)
         encode_row(w, group, bits, symmetric, scales[r], mins[r], q, sums[r])
         pack_row(q, bits, codes[r])
     return -1
