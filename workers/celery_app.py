@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init
 
-from service import logs
+from service.logs import configure as configure_logs
 from service.adapters.celery_bell import celery_settings
 from service.settings import Settings
 
@@ -24,7 +24,7 @@ app.conf.worker_concurrency = 1
 
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:
-    logs.configure(settings)
+    configure_logs(settings.log_level, settings.log_format)
 
 
 @worker_process_init.connect

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from service.adapters.objects.connections import store_for_url
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
-from service.adapters.sql.engine import create_engine, migrate
+from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.system_clock import SystemClock
 from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
@@ -112,17 +112,24 @@ def open_job(
         output=Output(
             connection="output", prefix=prefix, if_exists="replace" if replace else "fail"
         ),
-        limits=limits,
     )
-    ledger_file = _ledger_file(settings, source, output, recipe)
+    ledger_file = _ledger_file(settings, source, output, request)
+    settings = _within(settings, limits)
     deps = _deps(settings, ledger_file, TwoPlaces(source_store, output_store))
     job_id = _resume(deps) or _create(deps, request)
     return LocalJob(deps, job_id, ledger_file)
 
 
-def _ledger_file(settings: Settings, source: str, output: str, recipe: Recipe) -> Path:
+def _within(settings: Settings, limits: Limits) -> Settings:
+    """The limits belong to this run, not to the job: a second try may be given more memory."""
+    given = {"threads": limits.threads, "max_memory_bytes": limits.max_memory_bytes}
+    return settings.model_copy(update={key: v for key, v in given.items() if v is not None})
+
+
+def _ledger_file(settings: Settings, source: str, output: str, request: JobRequest) -> Path:
+    recipe = resolve(request.recipe).model_dump(mode="json")
     places = [_absolute(source), _absolute(output)]
-    identity = canonical_json([*places, resolve(recipe).model_dump(mode="json")])
+    identity = canonical_json([*places, recipe, request.output.if_exists])
     folder = settings.data_dir / "local"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.db"
@@ -135,7 +142,7 @@ def _absolute(place: str) -> str:
 def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
     url = f"sqlite:///{ledger_file}"
     migrate(url)
-    engine, clock = create_engine(url), SystemClock()
+    engine, clock = make_engine(url), SystemClock()
     ledger = SqlLedger(engine, clock, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
     return Deps(
         settings=settings,

@@ -190,17 +190,19 @@ def _tensor_entries(plan: Plan, rows: Sequence[TensorRow]) -> list[dict[str, Any
 
 
 def _with_own_size(manifest: dict[str, Any], totals: dict[str, Any], others: int) -> bytes:
-    """Render with `artifact_bytes` counting the manifest itself: its length settles at once."""
+    """Render with `artifact_bytes` counting the manifest itself.
+
+    A digit more in a total can make the text a byte shorter or longer than the total says, back and
+    forth; newlines at the end settle it.
+    """
     size = 0
-    for _ in range(8):
-        total = others + size
-        totals["artifact_bytes"] = total
-        totals["bits_per_weight"] = _digits(8 * total / max(1, totals["parameters"]))
+    while True:
+        totals["artifact_bytes"] = others + size
+        totals["bits_per_weight"] = _digits(8 * (others + size) / max(1, totals["parameters"]))
         rendered = dump(manifest)
-        if len(rendered) == size:
-            return rendered
+        if len(rendered) <= size:
+            return rendered + b"\n" * (size - len(rendered))
         size = len(rendered)
-    return rendered
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,0 +1,53 @@
+"""Running local jobs in tests."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from service.domain.job import JobRecord
+from service.domain.spec import Limits, Recipe
+from service.settings import Settings
+from workers.local import LocalJob, open_job
+
+
+def settings_in(folder: Path, **fields: Any) -> Settings:
+    """Embedded settings with their data below a test's folder."""
+    return Settings.load(data_dir=folder / "data", **fields)
+
+
+def begin(
+    tmp_path: Path,
+    source: Path | str,
+    output: Path | str,
+    *,
+    threads: int = 2,
+    limits: Limits | None = None,
+    replace: bool = False,
+    **recipe: Any,
+) -> LocalJob:
+    """A local job that has not run yet."""
+    return open_job(
+        settings_in(tmp_path),
+        str(source),
+        str(output),
+        Recipe(**recipe),
+        limits or Limits(threads=threads),
+        replace=replace,
+    )
+
+
+def finish(job: LocalJob) -> JobRecord:
+    """Run to the end."""
+    *_, last = job.run()
+    return last
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of an artifact."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".")
+    }
