@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.adapters.celery_bell import CeleryBell
 from service.adapters.objects.connections import ConfiguredStores
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
-from service.adapters.sql.engine import create_engine, migrate
+from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.system_clock import SystemClock
 from service.domain.ports import (
     Bell,
@@ -22,7 +23,10 @@ from service.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """Everything the API and the workers reach the outside through."""
+    """Everything the API and the workers reach the outside through.
+
+    cleanups  to call when the process ends, last one first
+    """
 
     settings: Settings
     ledger: Ledger
@@ -31,25 +35,30 @@ class Deps:
     stores: ObjectStores
     bell: Bell
     clock: Clock
+    cleanups: tuple[Callable[[], None], ...] = ()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        for cleanup in reversed(self.cleanups):
+            cleanup()
 
 
 def wire(settings: Settings) -> Deps:
     """Bring the database to the present schema and build every adapter. Opens no store yet."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate(settings.resolved_database_url)
-    engine = create_engine(settings.resolved_database_url)
+    engine = make_engine(settings.resolved_database_url)
     clock = SystemClock()
+    bell = CeleryBell(settings.resolved_broker_url, settings.data_dir)
     return Deps(
         settings=settings,
-        ledger=SqlLedger(engine, clock, lease_s=settings.lease_s),
+        ledger=SqlLedger(
+            engine, clock, lease_s=settings.lease_s, max_attempts=settings.max_attempts
+        ),
         keys=SqlKeyRing(engine, clock),
         idempotency=SqlIdempotencyStore(engine, clock),
         stores=ConfiguredStores(settings.connections),
-        bell=CeleryBell(broker_url(settings), settings.data_dir),
+        bell=bell,
         clock=clock,
+        cleanups=(engine.dispose, bell.close),
     )
-
-
-def broker_url(settings: Settings) -> str:
-    """The broker's address; with none configured, files in the data folder are the doorbell."""
-    return settings.broker_url or "filesystem://"

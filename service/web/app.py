@@ -1,0 +1,52 @@
+"""The application: middleware, routes, and what has to be opened and closed around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from service.settings import Settings
+from service.usecases.artifacts import Artifacts
+from service.web import errors, openapi
+from service.web.context import Context
+from service.web.middleware import BodyCap, Envelope
+from service.web.routes import artifacts, events, jobs, plans, system
+from service.web.watch import Watch
+from service.wiring import Deps, wire
+
+
+def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire) -> FastAPI:
+    """An application. Nothing is opened before its lifespan starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as cleanups:
+            deps = await run_in_threadpool(make_deps, settings)
+            cleanups.push_async_callback(run_in_threadpool, deps.close)
+            watch = Watch(deps.ledger.event_heads)
+            watch.start()
+            cleanups.push_async_callback(watch.stop)
+            app.state.context = Context(deps, Artifacts(deps.ledger, deps.stores), watch)
+            yield
+
+    app = FastAPI(
+        title="ArrowQuant",
+        version=system.VERSION,
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere; /openapi.json is all a tool needs.
+        docs_url=None,
+        redoc_url=None,
+        # A redirect to another spelling of a path would drop the body of a POST in some clients.
+        redirect_slashes=False,
+    )
+    for routes in (plans, jobs, events, artifacts, system):
+        app.include_router(routes.router)
+    errors.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Envelope)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,95 @@
+"""The JSON of a plan (`service.domain.forecast`) and of what can be asked for, as models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.domain.profiles import Role
+from service.domain.spec import ResolvedRecipe
+from service.web.schemas import Out
+
+
+class PlanTotals(Out):
+    """Sizes in bytes. `artifact_bytes` counts everything that will be stored."""
+
+    parameters: int
+    source_bytes: int
+    payload_bytes: int
+    parts_bytes: int
+    artifact_bytes: int
+    bits_per_weight: float
+    units: int
+
+
+class SourceObject(Out):
+    """An object of the source, pinned by its entity tag."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class PlannedTensor(Out):
+    """What becomes of one tensor and why. `tied_to` is only there for action `tie`."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    role: Role
+    action: str
+    codec: str
+    bits: int
+    group_size: int
+    reason: str
+    source_bytes: int
+    stored_bytes: int
+    tied_to: str | None = None
+
+
+class Warned(Out):
+    """Something to know before submitting."""
+
+    code: str
+    message: str
+
+
+class PlanOut(Out):
+    """A plan: what a job with this body would do, from the headers of the source alone."""
+
+    totals: PlanTotals
+    counts: dict[str, int]
+    recipe: ResolvedRecipe
+    source: list[SourceObject]
+    tensors: list[PlannedTensor]
+    warnings: list[Warned]
+
+
+class ProfileOut(Out):
+    """The defaults of one profile."""
+
+    bits: int
+    group_size: int
+    max_memory_bytes: int | None
+    size_limit_bytes: int
+
+
+class GateOut(Out):
+    """The least quality of one tensor at a width."""
+
+    min_sqnr_db: float
+    min_cosine: float
+
+
+class SchemesOut(Out):
+    """What this build can do."""
+
+    profiles: dict[str, ProfileOut]
+    bits: list[int]
+    group_sizes: list[int]
+    methods: list[str]
+    granularities: list[str]
+    ladder: list[int]
+    gates: dict[str, GateOut]
+    role_floors: dict[Role, int]
+    source_dtypes: list[str]
+    recipe_schema: dict[str, Any]

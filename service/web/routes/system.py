@@ -1,0 +1,157 @@
+"""What the service is, what it can do, and whether it is well."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final, get_args
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service.domain.plan import QUANTIZED_DTYPES
+from service.domain.profiles import (
+    GATES,
+    LADDER,
+    PROFILES,
+    ROLE_FLOORS,
+    Bits,
+    GroupSize,
+    Method,
+)
+from service.domain.spec import Recipe
+from service.usecases import health
+from service.web.answers import failures, json_answer
+from service.web.auth import Tenant
+from service.web.context import Shared
+from service.web.plan_schemas import GateOut, ProfileOut, SchemesOut
+from service.web.schemas import ConnectionList, ConnectionOut, Out
+
+router = APIRouter(tags=["system"])
+VERSION: Final = version("arrowquant-server")
+
+
+class HealthOut(Out):
+    """The process runs."""
+
+    status: str
+
+
+class CheckOut(Out):
+    """One part that the service needs. `error` is a code of the list in the documentation."""
+
+    name: str
+    status: str
+    error: str | None
+    latency_ms: float
+
+
+class ReadyOut(Out):
+    """`ready`, `degraded` (the broker is away: jobs are accepted and start a little later) or
+    `unavailable` (the database is away: nothing can be answered)."""
+
+    status: str
+    checks: list[CheckOut]
+
+
+class VersionOut(Out):
+    """The version of the service and of its API."""
+
+    version: str
+    api: str
+
+
+@router.get(
+    "/healthz",
+    operation_id="healthz",
+    summary="Is the process up",
+    response_model=HealthOut,
+    responses=failures(always=("internal",)),
+)
+async def healthz() -> Response:
+    """Answers as long as the process serves requests. It asks nobody else: a restart would not
+    bring back a database."""
+    return json_answer(HealthOut(status="ok"))
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Can requests be served",
+    response_model=ReadyOut,
+    responses={
+        503: {"description": "The database is away.", "model": ReadyOut},
+        **failures(always=("internal",)),
+    },
+)
+def readyz(shared: Shared) -> Response:
+    """Asks the database and the broker. Without the database the service is not ready (503).
+    Without the broker it is: jobs are stored, and the workers find them by themselves."""
+    checks = health.check(shared.deps.ledger, shared.deps.bell)
+    away = {check.name for check in checks if check.error}
+    status = "unavailable" if "database" in away else "degraded" if away else "ready"
+    shown = [
+        CheckOut(
+            name=check.name,
+            status="error" if check.error else "ok",
+            error=check.error,
+            latency_ms=check.latency_ms,
+        )
+        for check in checks
+    ]
+    body = ReadyOut(status=status, checks=shown)
+    return json_answer(body, 503 if status == "unavailable" else 200)
+
+
+@router.get(
+    "/version",
+    operation_id="get_version",
+    summary="Get the version",
+    response_model=VersionOut,
+    responses=failures(always=("internal",)),
+)
+async def get_version() -> Response:
+    """The version of the service and of its API."""
+    return json_answer(VersionOut(version=VERSION, api="v1"))
+
+
+@router.get(
+    "/v1/connections",
+    operation_id="list_connections",
+    summary="List the connections",
+    response_model=ConnectionList,
+    responses=failures(),
+)
+def list_connections(_: Tenant, shared: Shared) -> Response:
+    """The names that `source.connection` and `output.connection` may have."""
+    found = sorted(shared.deps.settings.connections.items())
+    named = [ConnectionOut(name=name, kind=connection.kind) for name, connection in found]
+    return json_answer(ConnectionList(connections=named))
+
+
+@router.get(
+    "/v1/schemes",
+    operation_id="get_schemes",
+    summary="Get what can be asked for",
+    response_model=SchemesOut,
+    responses=failures(),
+)
+def get_schemes(_: Tenant) -> Response:
+    """Profiles with their defaults, widths, group sizes, methods, the quality gates, and the JSON
+    Schema of a recipe."""
+    return json_answer(
+        SchemesOut(
+            profiles={name: ProfileOut.model_validate(p) for name, p in PROFILES.items()},
+            bits=list(get_args(Bits)),
+            group_sizes=list(get_args(GroupSize)),
+            methods=list(get_args(Method)),
+            granularities=list(get_args(Recipe.model_fields["granularity"].annotation)),
+            ladder=list(LADDER),
+            gates={
+                str(bits): GateOut(min_sqnr_db=gate.sqnr_db, min_cosine=gate.cosine)
+                for bits, gate in GATES.items()
+            },
+            role_floors=dict(ROLE_FLOORS),
+            source_dtypes=sorted(QUANTIZED_DTYPES),
+            recipe_schema=Recipe.model_json_schema(),
+        )
+    )

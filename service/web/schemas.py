@@ -1,0 +1,228 @@
+"""What the API answers with. No field has a default, so that clients see what is always there.
+
+What the API takes is defined in `service.domain.spec`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from service.domain.job import (
+    Event,
+    EventType,
+    JobRecord,
+    JobState,
+    Phase,
+    TensorRow,
+    TensorState,
+)
+from service.domain.spec import Label, LabelKey, Limits, Output, PlanRequest
+from service.usecases.submit import PRIORITIES
+
+_WORDS = {number: word for word, number in PRIORITIES.items()}
+
+
+class Out(BaseModel):
+    """Base of everything that is answered."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class PlanBody(PlanRequest):
+    """What a plan needs: the source and the recipe.
+
+    The other fields of a job are accepted too and change nothing, so that one and the same body
+    can be planned first and submitted then.
+    """
+
+    name: Annotated[str, StringConstraints(max_length=128)] = ""
+    labels: dict[LabelKey, Label] = Field(default={}, max_length=64)
+    output: Output | None = None
+    limits: Limits = Limits()
+    priority: Literal["low", "normal", "high"] = "normal"
+
+
+class ProgressOut(Out):
+    """Progress by bytes of the source. `percent` is 100 only once the artifact is published."""
+
+    percent: Annotated[float, Field(ge=0, le=100)]
+    bytes_total: int
+    bytes_done: int
+    bytes_written: int
+    tensors_total: int
+    tensors_done: int
+    tensors_kept: int
+    tensors_fallback: int
+    units_total: int
+    units_done: int
+    bytes_per_s: float | None
+    eta_s: float | None
+
+
+class JobErrorOut(Out):
+    """Why a job failed: a stable code, whose fault it is, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+    fault: str
+    retryable: bool
+    where: dict[str, Any]
+
+
+class LinksOut(Out):
+    """Paths of what belongs to the job."""
+
+    self: str
+    events: str
+    tensors: str
+    report: str
+    artifacts: str
+
+
+class JobOut(Out):
+    """A job. `request` is the body as accepted, `resolved` the recipe with every default filled in
+    and, once planned, the pinned source objects. `summary` is there once it SUCCEEDED."""
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    state: JobState
+    phase: Phase | None
+    attempt: int
+    priority: str
+    request: dict[str, Any]
+    resolved: dict[str, Any]
+    progress: ProgressOut
+    error: JobErrorOut | None
+    warnings: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    create_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    update_time: datetime
+    links: LinksOut
+
+    @classmethod
+    def of(cls, job: JobRecord) -> Self:
+        """A ledger record as the API shows it."""
+        progress = {name: getattr(job.progress, name) for name in job.progress.__slots__}
+        percent = 100.0 if job.state is JobState.SUCCEEDED else job.progress.percent
+        base = f"/v1/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            name=job.name,
+            labels=job.labels,
+            state=job.state,
+            phase=job.phase,
+            attempt=job.attempt,
+            priority=_WORDS.get(job.priority, str(job.priority)),
+            request=job.request,
+            resolved=job.resolved,
+            progress=ProgressOut(percent=percent, **progress),
+            error=None if job.error is None else JobErrorOut(**job.error),
+            warnings=job.warnings,
+            summary=job.summary,
+            create_time=job.create_time,
+            start_time=job.start_time,
+            end_time=job.end_time,
+            update_time=job.update_time,
+            links=LinksOut(
+                self=base,
+                events=f"{base}/events",
+                tensors=f"{base}/tensors",
+                report=f"{base}/report",
+                artifacts=f"{base}/artifacts",
+            ),
+        )
+
+
+class JobPage(Out):
+    """Jobs, newest first. With a `next_page_token` there are more."""
+
+    jobs: list[JobOut]
+    next_page_token: str | None
+
+
+class EventOut(Out):
+    """One line of a job's history. `seq` counts from 1 without gaps."""
+
+    seq: int
+    type: EventType
+    time: datetime
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """A ledger event as the API shows it."""
+        return cls(seq=event.seq, type=event.type, time=event.time, data=event.data)
+
+
+class EventPage(Out):
+    """Events, oldest first. Ask again with `after=next_after`."""
+
+    events: list[EventOut]
+    next_after: int
+
+
+class TensorOut(Out):
+    """The ledger's row of one tensor. `bits` 0 is stored raw; `reason` says why it is stored so."""
+
+    index: int
+    name: str
+    state: TensorState
+    dtype: str
+    shape: list[int]
+    role: str
+    codec: str
+    bits: int
+    group_size: int
+    reason: str
+    source_bytes: int
+    stored_bytes: int
+    metrics: dict[str, float | None] | None
+    history: list[dict[str, Any]]
+    tied_to: str | None
+
+    @classmethod
+    def of(cls, row: TensorRow) -> Self:
+        """A ledger row as the API shows it."""
+        return cls.model_validate(row)
+
+
+class TensorPage(Out):
+    """Tensors in the order of the source."""
+
+    tensors: list[TensorOut]
+    next_page_token: str | None
+
+
+class ArtifactOut(Out):
+    """One file of an artifact. `sha256` is in hex; `download_url` is a path of this API."""
+
+    name: str
+    bytes: int
+    sha256: str
+    download_url: str
+
+
+class ArtifactList(Out):
+    """The manifest first, then the report, then the parts in order."""
+
+    artifacts: list[ArtifactOut]
+
+
+class ConnectionOut(Out):
+    """A named place. Its address and its credentials stay with the administrator."""
+
+    name: str
+    kind: str
+
+
+class ConnectionList(Out):
+    """The connections that `source` and `output` may name."""
+
+    connections: list[ConnectionOut]
