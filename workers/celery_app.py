@@ -11,8 +11,8 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init
 
-from service.logs import configure as configure_logs
 from service.adapters.celery_bell import celery_settings
+from service.logs import configure as configure_logs
 from service.settings import Settings
 
 settings = Settings.load()

@@ -1,0 +1,57 @@
+"""Seeded synthetic models of any size, written without ever being in memory.
+
+Weights are "llm-like": Gaussian, with a log-normal gain for each input channel and one weight in a
+thousand five times as large. Blocks of random numbers repeat with period 64 MiB, which no method
+here can notice and which makes gigabytes quick to write.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+_PERIOD_ROWS_BYTES = 64 * 2**20
+
+
+def llm_like(rows: int, cols: int, seed: int) -> npt.NDArray[np.uint16]:
+    """BF16 bit patterns (rows, cols)."""
+    rng = np.random.default_rng(seed)
+    gains = rng.lognormal(0.0, 0.2, cols).astype(np.float32) * np.float32(0.02)
+    values = rng.standard_normal((rows, cols), dtype=np.float32) * gains
+    values[rng.random((rows, cols), dtype=np.float32) < 1e-3] *= np.float32(5)
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def write_model(path: Path, shapes: dict[str, tuple[int, int]], seed: int = 0) -> Path:
+    """A safetensors file of BF16 matrices with these shapes."""
+    header: dict[str, object] = {}
+    position = 0
+    for name, (rows, cols) in shapes.items():
+        stop = position + 2 * rows * cols
+        header[name] = {"dtype": "BF16", "shape": [rows, cols], "data_offsets": [position, stop]}
+        position = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks: dict[int, npt.NDArray[np.uint16]] = {}
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for rows, cols in shapes.values():
+            period = max(1, min(rows, _PERIOD_ROWS_BYTES // (2 * cols)))
+            block = blocks.setdefault(cols, llm_like(period, cols, seed + cols))
+            for start in range(0, rows, len(block)):
+                file.write(block[: rows - start].data)
+    return path
+
+
+def four_gigabytes() -> dict[str, tuple[int, int]]:
+    """4 GB of BF16 with one tensor of 1 GB among the matrices of a transformer."""
+    shapes = {"embed_tokens.weight": (131072, 4096)}
+    for layer in range(24):
+        shapes[f"blocks.{layer}.attn.qkv.weight"] = (6144, 4096)
+        shapes[f"blocks.{layer}.mlp.down.weight"] = (4096, 9216)
+    return shapes
