@@ -77,7 +77,7 @@ def unit_levels(job: LockedJob, seq: int) -> dict[int, int]:
         .join(pieces, (pieces.c.job_id == tensors.c.job_id) & (pieces.c.tensor == tensors.c.idx))
         .where(pieces.c.job_id == job.id, pieces.c.seq == seq, tensors.c.level_bits.is_not(None))
     )
-    return {idx: bits for idx, bits in job.connection.execute(query).tuples() if bits is not None}
+    return {idx: bits for idx, bits in job.connection.execute(query) if bits is not None}
 
 
 def _measured(job: LockedJob, seq: int) -> dict[int, list[PieceError]]:

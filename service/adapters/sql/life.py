@@ -97,7 +97,7 @@ def count_tensors(job: LockedJob) -> None:
         .where(tensors.c.job_id == job.id)
         .group_by(tensors.c.state)
     )
-    counts: dict[str, int] = dict(job.connection.execute(query).tuples().all())
+    counts: dict[str, int] = dict(job.connection.execute(query).all())
     total = sum(counts.values())
     job.set(
         tensors_total=total,

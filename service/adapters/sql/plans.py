@@ -30,15 +30,16 @@ class PlanVerbs(Verbs):
         units: Iterable[UnitPlan],
         warnings: Sequence[dict[str, Any]] = (),
     ) -> None:
+        # Made before the job is locked: the caller may plan while it yields.
+        rows, plan = list(tensors), list(units)
         with self._held(claim, also=[UnitState.DONE]) as (job, unit):
             if unit["state"] == UnitState.DONE:
                 return
-            plan = list(units)
             if job["planned"]:
                 _compare_resolved(job, resolved)
                 _compare_units(job, plan)
             else:
-                _store_tensors(job, tensors)
+                _store_tensors(job, rows)
                 _store_units(job, plan)
                 job.set(resolved=resolved, planned=True)
             _begin(job, warnings)
@@ -112,10 +113,10 @@ def _compare_units(job: LockedJob, plan: list[UnitPlan]) -> None:
             select(units.c.seq, units.c.source_bytes).where(
                 units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE
             )
-        ).tuples()
+        )
     }
     held = select(pieces.c.seq, pieces.c.tensor).where(pieces.c.job_id == job.id)
-    for seq, tensor in job.connection.execute(held).tuples():
+    for seq, tensor in job.connection.execute(held):
         kept[seq][1].add(tensor)
     new = {unit.seq: (unit.source_bytes, set(unit.tensors)) for unit in plan}
     if new != kept:

@@ -48,7 +48,7 @@ class Queries(Verbs):
             for start in range(0, len(job_ids), _MANY):
                 some = job_ids[start : start + _MANY]
                 query = select(jobs.c.id, jobs.c.event_seq).where(jobs.c.id.in_(some))
-                heads.update(connection.execute(query).tuples().all())
+                heads.update(connection.execute(query).all())
         return heads
 
     def tensors(
