@@ -38,11 +38,11 @@ def follow(
     while True:
         before = seen
         try:
-            events = (
-                _stream(transport, path, seen, deadline)
-                if streaming
-                else client.events(job_id, seen)
-            )
+            if streaming:
+                events = _stream(transport, path, seen, deadline)
+            else:
+                events = client.events(job_id, seen)
+            done = False
             for event in events:
                 if event is None:
                     yield None
@@ -52,8 +52,10 @@ def follow(
                     continue
                 seen = max(seen, seq)
                 yield event
-                if event.get("type") == "done":
-                    return
+                # A retried job has ended before: go on then, and see what else there is.
+                done = event.get("type") == "done"
+                if done:
+                    break
         except ApiError as error:
             if streaming and (error.status in _NO_STREAM or error.code == "no_event_stream"):
                 streaming = False
@@ -66,11 +68,12 @@ def follow(
             continue
         failures = 0
         # The stream ended, or the page is exhausted. Has the job?
-        if seen == before and client.get(job_id).get("state") in TERMINAL:
+        if (done or seen == before) and client.get(job_id).get("state") in TERMINAL:
             yield from client.events(job_id, seen)
             return
         yield None
-        transport.sleep(_pause(deadline))
+        if not done:
+            transport.sleep(_pause(deadline))
 
 
 def _pause(deadline: float | None) -> float:

@@ -1,0 +1,185 @@
+"""The commands that talk to a server."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arrowquant.cli import follow, render, request
+from arrowquant.errors import JobFailed
+from arrowquant.http.client import DEFAULT_URL, Client
+
+Url = Annotated[
+    str,
+    typer.Option(envvar="ARROWQUANT_URL", help="Address of the server.", show_default=True),
+]
+Key = Annotated[str, typer.Option(envvar="ARROWQUANT_API_KEY", help="API key.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the commands to the application."""
+    for command in (submit, status, watch, list_jobs, cancel, retry, logs, fetch):
+        name = "list" if command is list_jobs else None
+        app.command(name, rich_help_panel=panel)(command)
+
+
+def submit(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="Where the weights are: connection:prefix.")],
+    dst: Annotated[str, typer.Argument(metavar="DST", help="Where the artifact goes: connection:prefix.")],
+    bits: Annotated[int | None, typer.Option(help="2, 3, 4 or 8; the profile's if not given.")] = None,
+    profile: Annotated[str | None, typer.Option(help="edge, local or cloud: a set of defaults.")] = None,
+    method: Annotated[str | None, typer.Option(help="lsq (least squares) or minmax.")] = None,
+    group_size: Annotated[int | None, typer.Option(help="32, 64, 128 or 256.")] = None,
+    granularity: Annotated[str | None, typer.Option(help="group, row or tensor.")] = None,
+    symmetric: Annotated[bool, typer.Option("--symmetric", help="Codes around zero, no minimum.")] = False,
+    rule: Annotated[list[str] | None, typer.Option(help="'GLOB=keep' or 'GLOB=BITS'; first match wins; repeatable.")] = None,
+    recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="Recipe as JSON or TOML.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
+    priority: Annotated[str, typer.Option(help="low, normal or high.")] = "normal",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an artifact at DST.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until it has ended.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Create a job."""
+    options = request.Options(bits, profile, method, group_size, granularity, symmetric, rule)
+    output: dict[str, Any] = request.place(dst, "DST")
+    output["if_exists"] = "replace" if replace else "fail"
+    body: dict[str, Any] = {
+        "source": request.place(src, "SRC"),
+        "output": output,
+        "recipe": request.recipe(recipe, options),
+        "labels": request.labels(label),
+        "priority": priority,
+    }
+    if name:
+        body["name"] = name
+    with closing(Client(url, key)) as client:
+        job = client.submit(body)
+        if not watch:
+            _show(job, as_json)
+            if not as_json:
+                render.stdout().print(
+                    f"Next: [bold]arrowquant watch {render.clean(job.get('id'))}[/]"
+                )
+            return
+        if not as_json:
+            render.stderr().print(f"job {render.clean(job.get('id'))}")
+        _end(follow.watch(client, str(job.get("id"))), as_json)
+
+
+def status(job: JobId, url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:
+    """Show a job as it is now."""
+    with closing(Client(url, key)) as client:
+        value = client.get(job)
+    _show(value, as_json)
+    if value.get("error") and not as_json:
+        render.error(JobFailed(value))
+
+
+def watch(
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print every event as JSON.")] = False,
+) -> None:
+    """Follow a job until it has ended. Exit code 1 when it did not succeed."""
+    with closing(Client(url, key)) as client:
+        value = follow.watch(client, job, as_json=as_json)
+    if as_json:
+        if value.get("state") != "SUCCEEDED":
+            raise JobFailed(value)
+        return
+    _end(value, as_json=False)
+
+
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state, e.g. RUNNING.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs with this name.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only jobs with this label: key=value.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """List jobs, newest first."""
+    with closing(Client(url, key)) as client:
+        found = list(
+            client.list(state=state.upper() if state else None, name=name, label=label, limit=limit)
+        )
+    if as_json:
+        render.as_json(found)
+    elif found:
+        render.stdout().print(render.jobs(found))
+    else:
+        render.stdout().print("no jobs")
+
+
+def cancel(job: JobId, url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:
+    """Stop a job. Nothing half-written stays behind."""
+    with closing(Client(url, key)) as client:
+        _show(client.cancel(job), as_json)
+
+
+def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:
+    """Continue a failed or cancelled job where it stopped."""
+    with closing(Client(url, key)) as client:
+        _show(client.retry(job), as_json)
+
+
+def logs(
+    job: JobId,
+    follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+    after: Annotated[int, typer.Option(min=0, help="Only events past this number.")] = 0,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Print the events of a job."""
+    console = render.stdout()
+    with closing(Client(url, key)) as client:
+        for event in client.watch(job, after) if follow_ else client.events(job, after):
+            if as_json:
+                render.as_json(event)
+            else:
+                console.print(render.event(event), soft_wrap=True)
+
+
+def fetch(
+    job: JobId,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the artifact.")],
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:
+    """Download the artifact of a job, checking every byte. Started again, it goes on."""
+    with closing(Client(url, key)) as client:
+        total = sum(int(row.get("bytes") or 0) for row in client.artifacts(job))
+        with follow.bar(render.stderr()) as bar:
+            task = bar.add_task("fetching", total=total)
+            client.download(job, folder, lambda size: bar.advance(task, size))
+    if as_json:
+        render.as_json({"job": job, "folder": str(folder), "bytes": total})
+    else:
+        render.stdout().print(f"{render.size(total)} in {render.clean(folder)}, every digest right")
+        render.stdout().print(f"Next: [bold]arrowquant inspect {render.clean(folder)}[/]")
+
+
+def _show(job: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        render.as_json(job)
+    else:
+        render.stdout().print(render.job(job))
+
+
+def _end(job: dict[str, Any], as_json: bool) -> None:
+    _show(job, as_json)
+    if job.get("state") != "SUCCEEDED":
+        raise JobFailed(job)

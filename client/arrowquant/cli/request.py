@@ -1,0 +1,101 @@
+"""From what was typed to the body of a request."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arrowquant.errors import ArrowQuantError
+
+_PLACE = re.compile(r"(?P<connection>[a-z0-9][a-z0-9_-]{0,62}):(?!//)(?P<prefix>.*)", re.DOTALL)
+
+
+def usage(detail: str, hint: str = "") -> ArrowQuantError:
+    """What was typed cannot be meant."""
+    return ArrowQuantError("usage", detail, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The recipe options; None and False mean not given."""
+
+    bits: int | None = None
+    profile: str | None = None
+    method: str | None = None
+    group_size: int | None = None
+    granularity: str | None = None
+    symmetric: bool = False
+    rules: list[str] | None = None
+
+
+def place(text: str, what: str) -> dict[str, str]:
+    """`connection:prefix` as the API wants it."""
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        raise usage(
+            f"{what} {text!r} is not of the form connection:prefix",
+            "A server reads and writes in its named connections, e.g. models:dream-7b/. "
+            "For folders and s3:// addresses of your own use `arrowquant quantize`.",
+        )
+    return match.groupdict()
+
+
+def recipe(file: Path | None, options: Options) -> dict[str, Any]:
+    """The file's recipe, if there is one, with the options on top."""
+    fields = _read(file) if file is not None else {}
+    given: dict[str, Any] = {
+        "bits": options.bits,
+        "profile": options.profile,
+        "method": options.method,
+        "group_size": options.group_size,
+        "granularity": options.granularity,
+        "symmetric": options.symmetric or None,
+    }
+    fields |= {key: value for key, value in given.items() if value is not None}
+    if options.rules:
+        fields["rules"] = [*(_rule(text) for text in options.rules), *fields.get("rules", [])]
+    return fields
+
+
+def labels(texts: list[str] | None) -> dict[str, str]:
+    """`key=value` pairs."""
+    result = {}
+    for text in texts or []:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise usage(f"--label {text!r} is not of the form key=value")
+        result[key] = value
+    return result
+
+
+def _rule(text: str) -> dict[str, Any]:
+    pattern, separator, action = text.rpartition("=")
+    if not separator or not pattern:
+        raise usage(
+            f"--rule {text!r} says nothing", "Write 'GLOB=keep' or 'GLOB=BITS', e.g. '*.mlp.*=8'."
+        )
+    if action == "keep":
+        return {"match": pattern, "action": "keep"}
+    if not (action.isascii() and action.isdigit()):
+        raise usage(
+            f"--rule {text!r}: after '=' comes 'keep' or a width in bits, not {action!r}",
+            "For instance '*.mlp.*=8'.",
+        )
+    return {"match": pattern, "bits": int(action)}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        fields = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise usage(f"--recipe {file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise usage(f"--recipe {file} is not valid: {error}") from None
+    if not isinstance(fields, dict):
+        raise usage(f"--recipe {file} is not a table of fields")
+    return fields
