@@ -143,10 +143,15 @@ def _run(
     src: str, dst: str, recipe: Recipe, limits: Limits, replace: bool, *, quiet: bool
 ) -> dict[str, Any]:
     settings = Settings.load()
-    cache = settings.data_dir / "numba"
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
+    # Set before numba is imported: compiled kernels are kept where the product keeps everything.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.data_dir / "numba"))
+    from service import logs
     from service.domain.job import JobState
     from workers import local
+
+    # The bar and the message at the end say it all, unless somebody asked for the log.
+    asked = "log_level" in settings.model_fields_set
+    logs.configure(settings.log_level if asked else "error", settings.log_format)
 
     job = local.open_job(settings, src, dst, recipe, limits, replace=replace)
     last = render.follow(Console(stderr=True, quiet=quiet), job.run())

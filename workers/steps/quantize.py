@@ -19,9 +19,9 @@ from workers.lease import Lease
 from workers.memory import budget
 from workers.pipeline import Pass, Work, run_pass
 
-# Without a gate only what is useless is refused: noise a hundred times the signal, which is what
-# weights beyond float16's range become.
-_USELESS_SQNR_DB = -20.0
+# Without a gate only what carries nothing is refused: a code whose error is about as large as the
+# weights themselves, which is what weights beyond float16's range become.
+_USELESS_SQNR_DB = 1.0
 
 
 def run(
