@@ -8,7 +8,7 @@ from typing import Any
 
 from service.domain.errors import ArrowQuantError
 from service.domain.location import plain_name
-from service.domain.safetensors import DTYPE_BITS, HeaderTensor
+from service.domain.safetensors import DTYPE_BITS, HeaderTensor, plain_text
 
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_OBJECTS = 4096
@@ -97,6 +97,8 @@ def parse_index(data: bytes, key: str) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise bad("the index has no weight_map")
     for name, file in weight_map.items():
+        if not plain_text(name):
+            raise bad(f"the name {name[:80]!r} holds control characters or is not Unicode")
         if not isinstance(file, str) or not plain_name(file) or not file.endswith(".safetensors"):
             raise bad(f"{str(file)[:80]!r} is not a plain .safetensors file name", tensor=name)
     return dict(weight_map)

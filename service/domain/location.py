@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
 
 
 def clean_prefix(value: str) -> str:
@@ -13,7 +13,9 @@ def clean_prefix(value: str) -> str:
     Raises ValueError, saying which part is wrong.
     """
     if _CONTROL.search(value):
-        raise ValueError("control characters and backslashes are not allowed in a prefix")
+        raise ValueError(
+            "control characters, backslashes and broken Unicode are not allowed in a prefix"
+        )
     if value.startswith("/"):
         raise ValueError("a prefix is relative: remove the leading '/'")
     parts = value.removesuffix("/").split("/") if value else []

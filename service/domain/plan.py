@@ -7,7 +7,6 @@ enter: equal inputs are cut equally everywhere.
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +26,8 @@ MIN_UNIT_BYTES = 16 * 2**20
 MAX_UNIT_BYTES = 256 * 2**20
 UNITS_PER_JOB = 16
 MIN_QUANTIZED_ELEMENTS = 1024
+
+_GLOB_TOKEN = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 QUANTIZED_DTYPES = frozenset({"F32", "F16", "BF16"})
 _KEPT_ROLES = {
@@ -168,7 +169,31 @@ def make_plan(catalog: Catalog, recipe: ResolvedRecipe) -> Plan:
                 "Patterns match the whole name; begin with '*' to match a suffix.",
                 {"pointer": f"/recipe/rules/{matcher.number}/match"},
             )
+    tensors = _agree_on_ties(tensors)
     return Plan(recipe, catalog, tensors, tuple(cut_units(tensors)))
+
+
+def _agree_on_ties(tensors: tuple[TensorPlan, ...]) -> tuple[TensorPlan, ...]:
+    """Tensors that share their bytes are stored once: as the one that needs most care asks."""
+
+    def care(tensor: TensorPlan) -> tuple[bool, int]:
+        return tensor.treatment.action is Action.KEEP, tensor.treatment.bits
+
+    strictest: dict[str, TensorPlan] = {}
+    for tensor in tensors:
+        first = tensor.tied_to or tensor.name
+        if first not in strictest or care(tensor) > care(strictest[first]):
+            strictest[first] = tensor
+
+    def settle(tensor: TensorPlan) -> TensorPlan:
+        model = strictest[tensor.tied_to or tensor.name]
+        if model is tensor or model.treatment == tensor.treatment:
+            return tensor
+        reason = f"same bytes as {model.name}: {model.treatment.reason}"
+        treatment = replace(model.treatment, reason=reason)
+        return replace(tensor, rows=model.rows, cols=model.cols, treatment=treatment)
+
+    return tuple(map(settle, tensors))
 
 
 class _Matcher:
@@ -178,12 +203,17 @@ class _Matcher:
         self.number, self.rule, self.used = number, rule, False
         regex = rule.match.startswith("re:")
         pattern = rule.match[3:] if regex else _glob_pattern(rule.match)
+        options = re2.Options()
+        options.log_errors = False
         try:
-            self._pattern = re2.compile(pattern)
-        except re2.error as error:
+            self._pattern = re2.compile(pattern, options)
+        except (re2.error, UnicodeEncodeError) as error:
+            why = error.args[0]
+            why = why.decode(errors="replace") if isinstance(why, bytes) else "not valid Unicode"
+            kind = "regular expression" if regex else "glob"
             raise ArrowQuantError(
                 "invalid_spec",
-                f"rule {number}: {rule.match!r} is not a regular expression: {error}",
+                f"rule {number}: {rule.match!r} is not a {kind}: {why}",
                 "RE2 syntax: no look-around, no back-references.",
                 {"pointer": f"/recipe/rules/{number}/match"},
             ) from None
@@ -195,9 +225,31 @@ class _Matcher:
 
 
 def _glob_pattern(glob: str) -> str:
-    # fnmatch writes Python's syntax; only its outer frame differs from RE2's.
-    translated = fnmatch.translate(glob)
-    return re.sub(r"^\(\?s:(.*)\)\\[zZ]$", r"(?s:\1)", translated)
+    # Not fnmatch.translate: its atomic groups are unknown to RE2, which has no need of them.
+    return "(?s:" + _GLOB_TOKEN.sub(_translate_token, glob) + ")"
+
+
+def _translate_token(token: re.Match[str]) -> str:
+    text = token[0]
+    if text == "*":
+        return ".*"
+    if text == "?":
+        return "."
+    if len(text) == 1:
+        return re.escape(text)
+    inner = text[1:-1].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+    return f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+
+
+def _first_rule(matchers: list[_Matcher], name: str) -> Rule | None:
+    """The first rule that matches. Rules not seen to match anything yet are tried all the same,
+    so that "matches nothing" means just that.
+    """
+    found = None
+    for matcher in matchers:
+        if (found is None or not matcher.used) and matcher.matches(name) and found is None:
+            found = matcher.rule
+    return found
 
 
 def _plan_tensor(
@@ -208,9 +260,7 @@ def _plan_tensor(
     matchers: list[_Matcher],
 ) -> TensorPlan:
     role = role_of(source.name, source.shape)
-    # Every rule sees every name, so that "matches nothing" means just that.
-    hits = [m.rule for m in matchers if m.matches(source.name)]
-    treatment = _treatment(source, role, recipe, hits[0] if hits else None)
+    treatment = _treatment(source, role, recipe, _first_rule(matchers, source.name))
     if treatment.action is Action.KEEP:
         rows, cols = _raw_rows(source)
     else:
@@ -288,6 +338,11 @@ def tiles_of(tensor: TensorPlan, piece: Piece) -> Iterator[Tile]:
         return
     for start in range(piece.row_start, piece.row_stop, step):
         yield Tile(tensor.index, start // step, start, min(step, piece.row_stop - start))
+
+
+def whole(tensor: TensorPlan) -> Piece:
+    """All rows of a tensor."""
+    return Piece(tensor.index, 0, tensor.rows)
 
 
 def rows_per_tile(tensor: TensorPlan) -> int:

@@ -18,12 +18,13 @@ _NAMED: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
         (r"(^|[._])(bias|b)$", Role.BIAS),
         (r"(layer_?norm|rms_?norm|group_?norm|(^|[._])(ln|norm|gn)[_\d]*|norm[_\d]*)\.(weight|scale|gamma|beta|g)$", Role.NORM),
         (r"(^|[._])(q|k|pre|post|input|ffn?|attn|final)_?(layer)?norm(\.weight)?$", Role.NORM),
-        (r"(patch_embed|x_embedder|img_in|pos_embed\.proj|(^|\.)conv_in\.|input_blocks\.0\.|^(transformer\.)?proj_in\.weight$)", Role.PATCH_EMBEDDER),
-        (r"(^|[._])(position|pos)_?(embedding|embeddings|embed|embeds|ids)|(^|\.)wpe\.", Role.POSITION_EMBEDDING),
-        (r"(^|[._])(time|timestep|t|sigma|noise|guidance)_?(text_|step_)?(embed|embedder|embedding|mlp|proj)", Role.TIME_EMBEDDER),
-        (r"(adaln|ada_ln|adalayernorm|modulation|(^|\.)mod\.|norm\d?(_context)?\.linear|scale_shift_table|norm_out\.linear)", Role.ADALN),
-        (r"(final_layer|^(transformer\.)?proj_out\.weight$|(^|\.)conv_out\.|lm_head|(^|\.)head\.weight$)", Role.FINAL_LAYER),
-        (r"(word_embeddings|embed_tokens|tok_embeddings|token_type_embeddings|(^|\.)wte\.|(^|[._])embed(ding|dings|der)?s?\.(weight|embedding_table\.weight)|shared\.weight|y_embedder|class_embed)", Role.EMBEDDING),
+        (r"(patch_?embed|x_embedder|context_embedder|(^|\.)(img|txt)_in\.|pos_embed\.proj|(^|\.)conv_in\.|input_blocks\.0\.|^(transformer\.|model\.)*proj(ect)?_in\.weight$)", Role.PATCH_EMBEDDER),
+        (r"(^|[._])(position|positional|pos)_?(embedding|embeddings|embed|embeds|ids)|embed_positions|relative_attention_bias|relative_position|rel_pos|(^|\.)wpe\.", Role.POSITION_EMBEDDING),
+        (r"(^|[._])(time|timestep|t|sigma|noise|guidance)_?(text_|step_)?(embed|embedder|embedding|emb_proj|mlp|proj|map|features)", Role.TIME_EMBEDDER),
+        (r"((^|\.)(time|vector|guidance)_in\.|(^|\.)emb_layers\.|(^|\.)label_emb\.|(^|\.)add_embedding\.)", Role.TIME_EMBEDDER),
+        (r"(adaln|ada_ln|adalayernorm|modulation|(^|[._])mod\.|(^|\.)t_block\.|norm\d?(_context)?\.linear|scale_shift_table|norm_out\.linear)", Role.ADALN),
+        (r"(final_layer|^(transformer\.|model\.)*(proj_out(_\d)?|project_out|output|embed_out|ff_out)\.weight$|(^|\.)conv_out\.|(^|diffusion_model\.)out\.\d|lm_head|(^|\.)head\.weight$|(^|\.)output_layer\.|predictions\.decoder\.)", Role.FINAL_LAYER),
+        (r"(word_embeddings|embed_tokens|embed_in\.|tok_embeddings|token_type_embeddings|(^|\.)wte\.|(^|[._])embed(ding|dings|der)?s?(\.(embedding_table\.)?weight)?$|(^|\.)shared\.weight$|y_embedder|class_embed)", Role.EMBEDDING),
     )
 )  # fmt: skip
 

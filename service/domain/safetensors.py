@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ DTYPE_BITS: dict[str, int] = {
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
+
+_NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _MAGICS: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?)"),
@@ -62,6 +65,10 @@ def header_length(head: bytes, size: int, key: str) -> int:
     head    at least min(32, size) first bytes, so that other formats can be recognised
     Raises  unsupported_format for what is not safetensors, judged by content
     """
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
+    fits = len(head) > LENGTH_BYTES and 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES)
+    if fits and head[LENGTH_BYTES] == ord("{"):
+        return length  # first of all: a header of 640 bytes begins like a pickle
     for magic, what in _MAGICS:
         if head.startswith(magic):
             raise ArrowQuantError(
@@ -72,7 +79,6 @@ def header_length(head: bytes, size: int, key: str) -> int:
             )
     if len(head) < LENGTH_BYTES:
         raise _invalid(key, f"the object has only {size} bytes")
-    length = int.from_bytes(head[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise ArrowQuantError(
             "unsupported_format",
@@ -80,9 +86,9 @@ def header_length(head: bytes, size: int, key: str) -> int:
             "Either the object is not safetensors or its header is larger than we accept.",
             {"object": key},
         )
-    if length < 2 or LENGTH_BYTES + length > size:
+    if not fits:
         raise _invalid(key, f"a header of {length} bytes does not fit an object of {size} bytes")
-    return length
+    raise _invalid(key, "the header does not begin with '{'")
 
 
 def parse_header(header: bytes, size: int, key: str) -> list[HeaderTensor]:
@@ -127,6 +133,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _tensor(name: str, entry: Any, data_start: int, key: str) -> HeaderTensor:
     if not name or len(name) > MAX_NAME_CHARS:
         raise _invalid(key, f"a tensor name has {len(name)} characters (1 to {MAX_NAME_CHARS})")
+    if not plain_text(name):
+        raise _invalid(key, f"the name {name[:80]!r} holds control characters or is not Unicode")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _invalid(key, "an entry must have dtype, shape and data_offsets", name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -150,6 +158,11 @@ def _tensor(name: str, entry: Any, data_start: int, key: str) -> HeaderTensor:
             name,
         )
     return HeaderTensor(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def plain_text(text: str) -> bool:
+    """Whether a text from untrusted JSON can be stored and shown anywhere as it is."""
+    return _NOT_PLAIN.search(text) is None
 
 
 def _naturals(value: Any) -> bool:

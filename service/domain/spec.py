@@ -126,6 +126,15 @@ class Output(Place):
 
     if_exists: Literal["fail", "replace"] = "fail"
 
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_folder(cls, value: str) -> str:
+        if value and not value.endswith("/"):
+            raise ValueError(
+                "an artifact is a prefix with several objects: leave out '.safetensors'"
+            )
+        return value
+
 
 class Limits(Wire):
     """Bounds on the work itself; they never change a byte of the result."""
