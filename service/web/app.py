@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.settings import Settings
 from service.usecases.artifacts import Artifacts
+from service.usecases.sweeper import Sweeper
 from service.web import errors, openapi
 from service.web.context import Context
 from service.web.middleware import BodyCap, Envelope
@@ -26,6 +27,9 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         async with AsyncExitStack() as cleanups:
             deps = await run_in_threadpool(make_deps, settings)
             cleanups.push_async_callback(run_in_threadpool, deps.close)
+            sweeper = Sweeper(deps.ledger, deps.bell)
+            sweeper.start()
+            cleanups.push_async_callback(run_in_threadpool, sweeper.stop)
             watch = Watch(deps.ledger.event_heads)
             watch.start()
             cleanups.push_async_callback(watch.stop)

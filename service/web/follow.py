@@ -19,16 +19,20 @@ _BATCH: Final = 500
 
 
 async def job_after(
-    shared: Context, job_id: str, tenant: str, wait_s: float, known: Callable[[JobRecord], bool]
+    shared: Context,
+    job_id: str,
+    tenant: str,
+    wait_s: float,
+    known: Callable[[JobRecord], bool] | None = None,
 ) -> JobRecord:
     """The job, at once or when it has changed from what the caller knows, or after `wait_s`.
 
-    known  whether the caller has this state of the job already
+    known  whether the caller has this state of the job already; without it, that is the present one
     """
     ledger = shared.deps.ledger
     deadline = time.monotonic() + wait_s
     first = job = await run_in_threadpool(ledger.get_job, job_id, tenant)
-    while job.state not in TERMINAL and (known(job) or job == first):
+    while job.state not in TERMINAL and (known(job) if known else job == first):
         left = deadline - time.monotonic()
         if left <= 0 or not await shared.watch.newer(job_id, job.event_seq, left):
             break

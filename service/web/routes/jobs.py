@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Header, Query
 from pydantic import AwareDatetime
 from starlette.responses import Response
 
-from service.domain.job import JobState
+from service.domain.job import JobRecord, JobState
 from service.domain.spec import JobRequest
 from service.usecases import jobs, submit
 from service.usecases.jobs import JobFilter
@@ -131,11 +131,15 @@ async def get_job(
 ) -> Response:
     """The job now, or with `wait` as soon as it changes: from the state of `If-None-Match` if you
     send it, else from the present one. A job that has ended is answered at once."""
-    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-    job = await job_after(shared, job_id, tenant, wait, lambda job: _etag(_body(job)) in known)
+    tags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")} - {""}
+
+    def known(job: JobRecord) -> bool:
+        return "*" in tags or _etag(_body(job)) in tags
+
+    job = await job_after(shared, job_id, tenant, wait, known if tags else None)
     body = _body(job)
     headers = {"ETag": _etag(body), "Cache-Control": "private, no-cache"}
-    if headers["ETag"] in known or "*" in known:
+    if known(job):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=JSON)
 
@@ -182,7 +186,7 @@ def _accepted(done: submit.Accepted, status: int = 202) -> Response:
     return json_answer(body, status, headers)
 
 
-def _body(job: Any) -> bytes:
+def _body(job: JobRecord) -> bytes:
     return JobOut.of(job).model_dump_json().encode()
 
 
