@@ -1,0 +1,162 @@
+"""A job's life in memory: small enough to be seen to be right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from service.domain.job import TRANSITIONS, Claim, JobState, Phase, UnitKind, UnitPlan
+
+Key = tuple[UnitKind, int]
+
+PLAN: Key = (UnitKind.PLAN, 0)
+PUBLISH: Key = (UnitKind.PUBLISH, 0)
+CLEANUP: Key = (UnitKind.CLEANUP, 0)
+ENDED_BY_CLEANUP = (JobState.CANCELLING, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass
+class ModelUnit:
+    """`holder` is the fence of the claim that may still speak for the unit."""
+
+    state: str = "HELD"
+    holder: int | None = None
+    free_from: datetime | None = None  # FREE: not before; LEASED: the lease's end
+    levels: dict[int, int] = field(default_factory=dict)
+
+    def become(self, state: str, holder: int | None = None, when: datetime | None = None) -> None:
+        self.state, self.holder, self.free_from = state, holder, when
+
+
+@dataclass
+class ModelJob:
+    """A job and its units."""
+
+    id: str
+    plan: list[UnitPlan]
+    state: JobState = JobState.QUEUED
+    phase: Phase | None = None
+    attempt: int = 1
+    planned: bool = False
+    units: dict[Key, ModelUnit] = field(default_factory=dict)
+    levels: dict[int, int] = field(default_factory=dict)
+    states: list[tuple[JobState, Phase | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.units = {key: ModelUnit() for key in (PLAN, PUBLISH, CLEANUP)}
+        self.units[PLAN].become("FREE")
+        self.states.append((self.state, self.phase))
+
+    # What is so.
+
+    def parts(self) -> dict[int, ModelUnit]:
+        return {seq: u for (kind, seq), u in self.units.items() if kind is UnitKind.QUANTIZE}
+
+    def done(self) -> list[int]:
+        return [seq for seq, unit in self.parts().items() if unit.state == "DONE"]
+
+    def claimable(self, now: datetime) -> set[Key]:
+        return {
+            key
+            for key, unit in self.units.items()
+            if unit.state in ("FREE", "LEASED")
+            and (unit.free_from is None or unit.free_from <= now)
+        }
+
+    def holds(self, claim: Claim, *also: str) -> bool:
+        """Whether a write under this claim must go through."""
+        unit = self.units[claim.kind, claim.seq]
+        return unit.holder == claim.fence and unit.state in ("LEASED", *also)
+
+    def levels_of(self, seq: int) -> dict[int, int]:
+        tensors = next(unit.tensors for unit in self.plan if unit.seq == seq)
+        return {tensor: bits for tensor, bits in self.levels.items() if tensor in tensors}
+
+    # What happens.
+
+    def move(self, state: JobState, phase: Phase | None = None) -> None:
+        assert state in TRANSITIONS[self.state]
+        self.state, self.phase = state, phase
+        self.states.append((state, phase))
+
+    def enter(self, phase: Phase) -> None:
+        if self.phase is not phase:
+            self.phase = phase
+            self.states.append((self.state, phase))
+
+    def claimed(self, claim: Claim, until: datetime) -> None:
+        self.units[claim.kind, claim.seq].become("LEASED", claim.fence, until)
+        if self.state is JobState.QUEUED:
+            self.move(JobState.RUNNING, Phase.PLANNING)
+        elif claim.kind is UnitKind.PUBLISH and self.phase is Phase.QUANTIZING:
+            self.enter(Phase.VERIFYING)
+
+    def plan_done(self, claim: Claim) -> None:
+        self.units[PLAN].become("DONE", claim.fence)
+        for planned in self.plan:
+            unit = self.units.setdefault((UnitKind.QUANTIZE, planned.seq), ModelUnit())
+            if unit.state == "HELD":
+                unit.become("FREE")
+        self.planned = True
+        self.enter(Phase.QUANTIZING)
+        self.settle()
+
+    def unit_done(self, claim: Claim) -> None:
+        self.units[UnitKind.QUANTIZE, claim.seq].become("DONE", claim.fence)
+        self.settle()
+
+    def settle(self) -> None:
+        if len(self.done()) == len(self.plan):
+            self.units[PUBLISH].become("FREE")
+
+    def escalate(self, claim: Claim, tensor: int, bits: int) -> None:
+        self.levels[tensor] = bits
+        for planned in self.plan:
+            unit = self.units[UnitKind.QUANTIZE, planned.seq]
+            if tensor in planned.tensors and planned.seq != claim.seq and unit.state == "DONE":
+                unit.become("FREE")
+
+    def reopen(self, claim: Claim, seq: int) -> None:
+        if self.units[UnitKind.QUANTIZE, seq].state == "DONE":
+            self.units[UnitKind.QUANTIZE, seq].become("FREE")
+            self.units[PUBLISH].become("HELD", claim.fence)
+            self.enter(Phase.QUANTIZING)
+
+    def hold(self) -> None:
+        for unit in self.units.values():
+            if unit.state != "DONE":
+                unit.become("HELD")
+
+    def cancel(self) -> None:
+        self.hold()
+        if self.state is JobState.RUNNING:
+            self.units[CLEANUP].become("FREE")
+            self.move(JobState.CANCELLING)
+        else:
+            if self.attempt > 1:
+                self.units[CLEANUP].become("FREE")
+            self.move(JobState.CANCELLED)
+
+    def fail(self) -> None:
+        self.hold()
+        self.units[CLEANUP].become("FREE")
+        self.move(JobState.FAILED)
+
+    def cleaned(self, claim: Claim) -> None:
+        self.units[CLEANUP].become("DONE", claim.fence)
+        if self.state is JobState.CANCELLING:
+            self.move(JobState.CANCELLED)
+
+    def retry(self) -> None:
+        self.hold()
+        self.units[CLEANUP].become("HELD")
+        self.units[PLAN].become("FREE")
+        self.attempt += 1
+        self.move(JobState.QUEUED)
+
+    def released(self, claim: Claim, until: datetime) -> None:
+        self.units[claim.kind, claim.seq].become("FREE", None, until)
+
+
+def later(now: datetime, seconds: float) -> datetime:
+    return now + timedelta(seconds=seconds)
