@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,7 @@ class _Run:
         self, tensor: QuantizedTensor, tiles: tuple[Tile, ...], source: SourceTensor | None
     ) -> TensorCheck:
         total, position, finite = ErrorSums(), 0, True
+        differ: list[str] = []
         for tile in tiles:
             self._crc(tile)
             sums = ErrorSums()
@@ -216,22 +218,23 @@ class _Run:
                     sums += ErrorSums.of(source.weights(position, block.size), block)
                 position += block.size
             if source is not None and not _near(tile.relmse, sums.relmse):
-                detail = f"relmse on record {tile.relmse}, found {sums.relmse:.6g}"
-                self._problem("quality_mismatch", detail, **tile.where)
+                differ.append(
+                    f"tile {tile.tile_index} says relmse {tile.relmse:.6g}, found {sums.relmse:.6g}"
+                )
             total += sums
         if not finite:
             self._problem("non_finite_weights", "decodes to NaN or infinity", tensor=tensor.name)
+        check = TensorCheck(tensor.name, tensor.codec, tensor.bits, tensor.elements)
         if source is None:
-            return TensorCheck(tensor.name, tensor.codec, tensor.bits, tensor.elements)
-        found = TensorCheck(
-            tensor.name, tensor.codec, tensor.bits, tensor.elements, **total.metrics()
-        )
-        record = self.recorded.get(tensor.name, {})
-        for key, value in total.metrics().items():
-            if not _near(record.get(key), value):
-                detail = f"{key} in the report is {record.get(key)!r:.40}, found {value!r:.40}"
-                self._problem("quality_mismatch", detail, tensor=tensor.name)
-        return found
+            return check
+        found, record = total.metrics(), self.recorded.get(tensor.name, {})
+        wrong = [key for key in found if not _near(record.get(key), found[key])]
+        if wrong:
+            pairs = ", ".join(f"{k} {record[k]:.6g} (found {found[k] or 0:.6g})" for k in wrong)
+            self._problem("quality_mismatch", f"the report says {pairs}", tensor=tensor.name)
+        elif differ:
+            self._problem("quality_mismatch", "; ".join(differ[:3]), tensor=tensor.name)
+        return replace(check, **found)
 
     def _leftovers(self) -> None:
         """Nothing may be left out: neither batches of the parts nor tensors of the source."""
@@ -251,4 +254,6 @@ def _near(recorded: object, found: float | None) -> bool:
     """What is not on record cannot be wrong. The records may be float32, summed in another order."""
     if found is None or not isinstance(recorded, int | float):
         return True
+    if not (math.isfinite(recorded) and math.isfinite(found)):
+        return recorded == found
     return abs(recorded - found) <= 1e-4 * abs(found) + 1e-9

@@ -113,11 +113,11 @@ def tables(found: dict[str, Any], *, every_tensor: bool) -> Iterator[RenderableT
     yield _by_role(found["roles"])
     if every_tensor:
         yield ""
-        yield _by_tensor(found["tensors"])
+        yield _by_tensor(found["tensors"], why=True)
     elif found["worst"]:
         worst = [t for name in found["worst"] for t in found["tensors"] if t["name"] == name]
         yield Text("\nfurthest from the source", style="bold")
-        yield _by_tensor(worst)
+        yield _by_tensor(worst, why=False)
     for warning in found["warnings"]:
         text = warning.get("message", warning) if isinstance(warning, dict) else warning
         yield f"[yellow]warning:[/] {render.clean(text)}"
@@ -163,13 +163,12 @@ def _by_role(roles: list[dict[str, Any]]) -> RenderableType:
     return table
 
 
-def _by_tensor(tensors: list[dict[str, Any]]) -> RenderableType:
+def _by_tensor(tensors: list[dict[str, Any]], *, why: bool) -> RenderableType:
     numbers = ("stored", "SQNR", "cosine")
-    table = render.columns(
-        "tensor", "shape", "stored as", *numbers, "why", right=numbers, fold=("tensor", "why")
-    )
+    names = ("tensor", "shape", "stored as", *numbers, *(("why",) if why else ()))
+    table = render.columns(*names, right=numbers, fold=("tensor", "why"))
     for t in tensors:
-        table.add_row(
+        row = (
             render.clean(t["name"]),
             "x".join(map(str, t["shape"])) or "scalar",
             stored_as(t),
@@ -178,6 +177,7 @@ def _by_tensor(tensors: list[dict[str, Any]]) -> RenderableType:
             "" if t["cosine"] is None else f"{t['cosine']:.5f}",
             render.clean(t["reason"]),
         )
+        table.add_row(*row[: len(names)])
     return table
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 TERMINAL: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"})
 POLL_S: Final = 1.0
+#: Failures in a row before giving up: with growing pauses some two minutes, which is longer than
+#: the restart of a server takes.
+PATIENCE: Final = 12
 # The server sends a heartbeat every 15 s: three missed ones mean that the connection is dead.
 _TIMEOUT: Final = httpx.Timeout(30.0, read=45.0)
 _NO_STREAM: Final = frozenset({404, 405, 406, 415, 501})
@@ -61,7 +64,7 @@ def follow(
                 streaming = False
                 continue
             failures = 0 if seen > before else failures + 1
-            if not worth_retrying(error) or failures > transport.retries:
+            if not worth_retrying(error) or failures > PATIENCE:
                 raise
             yield None
             transport.pause(failures, error)
