@@ -7,8 +7,9 @@ enter: equal inputs are cut equally everywhere.
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import re2
@@ -26,8 +27,6 @@ MIN_UNIT_BYTES = 16 * 2**20
 MAX_UNIT_BYTES = 256 * 2**20
 UNITS_PER_JOB = 16
 MIN_QUANTIZED_ELEMENTS = 1024
-
-_GLOB_TOKEN = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 QUANTIZED_DTYPES = frozenset({"F32", "F16", "BF16"})
 _KEPT_ROLES = {
@@ -197,48 +196,36 @@ def _agree_on_ties(tensors: tuple[TensorPlan, ...]) -> tuple[TensorPlan, ...]:
 
 
 class _Matcher:
-    """A rule, compiled once. RE2 runs in linear time, so a hostile pattern costs nothing."""
+    """A rule, compiled once. Both kinds of patterns take linear time, so a hostile one costs
+    nothing: regular expressions run in RE2, and fnmatch makes every star of a glob atomic.
+    """
 
     def __init__(self, number: int, rule: Rule) -> None:
         self.number, self.rule, self.used = number, rule, False
-        regex = rule.match.startswith("re:")
-        pattern = rule.match[3:] if regex else _glob_pattern(rule.match)
+        self._fullmatch = self._compile(rule.match)
+
+    def _compile(self, pattern: str) -> Callable[[str], object]:
+        if not pattern.startswith("re:"):
+            return re.compile(fnmatch.translate(pattern)).fullmatch
         options = re2.Options()
         options.log_errors = False
         try:
-            self._pattern = re2.compile(pattern, options)
+            compiled = re2.compile(pattern[3:].encode(), options)
         except (re2.error, UnicodeEncodeError) as error:
             why = error.args[0]
             why = why.decode(errors="replace") if isinstance(why, bytes) else "not valid Unicode"
-            kind = "regular expression" if regex else "glob"
             raise ArrowQuantError(
                 "invalid_spec",
-                f"rule {number}: {rule.match!r} is not a {kind}: {why}",
+                f"rule {self.number}: {pattern!r} is not a regular expression: {why}",
                 "RE2 syntax: no look-around, no back-references.",
-                {"pointer": f"/recipe/rules/{number}/match"},
+                {"pointer": f"/recipe/rules/{self.number}/match"},
             ) from None
+        return lambda name: compiled.fullmatch(name.encode())
 
     def matches(self, name: str) -> bool:
-        hit = self._pattern.fullmatch(name) is not None
+        hit = self._fullmatch(name) is not None
         self.used |= hit
         return hit
-
-
-def _glob_pattern(glob: str) -> str:
-    # Not fnmatch.translate: its atomic groups are unknown to RE2, which has no need of them.
-    return "(?s:" + _GLOB_TOKEN.sub(_translate_token, glob) + ")"
-
-
-def _translate_token(token: re.Match[str]) -> str:
-    text = token[0]
-    if text == "*":
-        return ".*"
-    if text == "?":
-        return "."
-    if len(text) == 1:
-        return re.escape(text)
-    inner = text[1:-1].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
-    return f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
 
 
 def _first_rule(matchers: list[_Matcher], name: str) -> Rule | None:

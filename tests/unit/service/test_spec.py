@@ -1,0 +1,111 @@
+"""What callers may ask for, and what it means with every default filled in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.domain.profiles import GATES, LADDER, PROFILES
+from service.domain.spec import JobRequest, Recipe, canonical_json, next_bits, resolve
+
+BODY: dict[str, Any] = {
+    "source": {"connection": "models", "prefix": "a/b"},
+    "output": {"connection": "models", "prefix": "out"},
+}
+
+
+def request(**changes: Any) -> JobRequest:
+    return JobRequest.model_validate_json(json.dumps(BODY | changes))
+
+
+def test_the_least_request() -> None:
+    job = request()
+    assert job.source.prefix == "a/b/"
+    assert job.output.prefix == "out/"
+    assert (job.output.if_exists, job.priority, job.recipe) == ("fail", "normal", Recipe())
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"extra": 1}, "extra"),
+        ({"source": {"connection": "models", "url": "s3://x"}}, "url"),
+        ({"source": {"connection": "../etc"}}, "connection"),
+        ({"source": {"connection": "a\n"}}, "connection"),
+        ({"source": {"connection": "a", "prefix": "../x"}}, "prefix"),
+        ({"source": {"connection": "a", "prefix": "x" * 1025}}, "prefix"),
+        ({"output": {"connection": "a", "prefix": "x.safetensors"}}, "prefix"),
+        ({"output": {"connection": "a", "if_exists": "maybe"}}, "if_exists"),
+        ({"recipe": {"bits": 5}}, "bits"),
+        ({"recipe": {"bits": "4"}}, "bits"),
+        ({"recipe": {"group_size": 100}}, "group_size"),
+        ({"recipe": {"granularity": "row", "group_size": 64}}, "recipe"),
+        ({"recipe": {"granularity": "tensor"}}, "recipe"),
+        ({"recipe": {"rules": [{"match": ""}]}}, "match"),
+        ({"recipe": {"rules": [{"match": "*"}] * 257}}, "rules"),
+        ({"recipe": {"rules": [{"match": "*", "action": "keep", "bits": 4}]}}, "rules"),
+        ({"recipe": {"fallback": {"min_cosine": 1.5}}}, "min_cosine"),
+        ({"limits": {"max_memory_bytes": 1}}, "max_memory_bytes"),
+        ({"limits": {"threads": 0}}, "threads"),
+        ({"labels": {"bad key!": "x"}}, "labels"),
+        ({"priority": "urgent"}, "priority"),
+    ],
+)
+def test_what_is_refused_and_where(changes: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        request(**changes)
+    assert any(where in map(str, error["loc"]) for error in caught.value.errors())
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_profiles_fill_what_is_left_out(profile: Any) -> None:
+    resolved = resolve(Recipe(profile=profile))
+    assert resolved.bits == PROFILES[profile].bits
+    assert resolved.group_size == PROFILES[profile].group_size
+    assert resolved.gate.min_sqnr_db == GATES[resolved.bits].sqnr_db
+
+
+def test_the_gate_belongs_to_the_width_that_is_used() -> None:
+    resolved = resolve(Recipe(profile="edge", bits=8))
+    assert resolved.gate.min_cosine == GATES[8].cosine
+    zero = Recipe.model_validate({"fallback": {"min_sqnr_db": 0, "min_cosine": 0.0}})
+    assert (resolve(zero).gate.min_sqnr_db, resolve(zero).gate.min_cosine) == (0, 0)
+
+
+def test_without_groups_the_group_size_is_zero() -> None:
+    assert resolve(Recipe(granularity="row")).group_size == 0
+    assert resolve(Recipe(granularity="tensor", method="minmax")).group_size == 0
+
+
+def test_digests_tell_recipes_apart_and_nothing_else() -> None:
+    implicit = resolve(Recipe())
+    explicit = resolve(Recipe(profile="local", bits=4, group_size=128))
+    assert implicit.digest() == explicit.digest()
+    others = [Recipe(bits=2), Recipe(symmetric=True), Recipe(method="minmax")]
+    digests = {resolve(recipe).digest() for recipe in others} | {implicit.digest()}
+    assert len(digests) == 4
+
+
+def test_a_resolved_recipe_survives_storage() -> None:
+    rules = {"rules": [{"match": "a*", "bits": 2}, {"match": "re:b", "action": "keep"}]}
+    resolved = resolve(Recipe.model_validate(rules))
+    again = type(resolved).model_validate_json(canonical_json(resolved.model_dump(mode="json")))
+    assert again == resolved
+    assert again.digest() == resolved.digest()
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers(-(2**53), 2**53) | st.text(max_size=5)))
+def test_canonical_json_does_not_depend_on_order(value: dict[str, Any]) -> None:
+    turned = dict(reversed(value.items()))
+    assert canonical_json(value) == canonical_json(turned)
+    assert json.loads(canonical_json(value)) == value
+
+
+def test_the_ladder() -> None:
+    assert [next_bits(bits) for bits in (2, 3, 4, 8)] == [4, 4, 8, None]
+    assert sorted(LADDER) == list(LADDER)
