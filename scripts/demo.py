@@ -1,0 +1,51 @@
+"""A real, trained model through the whole service on this machine: `make demo`.
+
+    a sentence encoder of 22.7 million weights → S3 bucket → three jobs over HTTP → S3 bucket
+    → fetched, verified, opened again, and put to use beside the original
+
+The object store is SeaweedFS, the service is `arrowquant serve` with its embedded Redis, SQLite and
+one Celery worker. Everything lies in data/demo, is replaced by the next run, and is stopped at the
+end. Exit code 1, with the end of the server's log, if anything is not as it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+ROOT = Path(__file__).resolve().parent.parent
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run with the options of the command line; the exit code."""
+    parser = argparse.ArgumentParser(description="A real model through the whole service.")
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo", help="folder to use")
+    parser.add_argument("--keep", action="store_true", help="leave the service up until Ctrl-C")
+    options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from arrowquant.errors import ArrowQuantError
+    from scripts.demonstration.processes import Failed
+    from scripts.demonstration.run import run
+
+    # Asked to end, it ends as with Ctrl-C: programs are stopped first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(options.data.absolute(), Console(), keep=options.keep)
+    except (Failed, ArrowQuantError) as error:
+        Console(stderr=True).print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; all is stopped")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
