@@ -105,8 +105,27 @@ class S3Connection(BaseModel):
 Connection = Annotated[FolderConnection | S3Connection, Field(discriminator="kind")]
 
 
-def _default_threads() -> int:
-    return available_cpus()
+def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processors this process may really use: its affinity, cut to the quota of its cgroup."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cpus, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+def _quotas(root: Path) -> list[float]:
+    folders = [root]
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("0::/")[2].strip()
+        folders += [root / own, *(root / parent for parent in Path(own).parents)]
+    except OSError:
+        pass
+    found = []
+    for folder in folders:
+        try:
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+            found.append(int(quota) / int(period))
+        except (OSError, ValueError):
+            continue  # no such group, or "max": no quota
+    return found
 
 
 class Settings(BaseSettings):
@@ -133,7 +152,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(15.0, gt=0, le=3600)
     heartbeat_s: float = Field(1.0, gt=0, le=600)
     max_attempts: int = Field(25, ge=1, le=1000)
-    threads: int = Field(default_factory=_default_threads, ge=1, le=256)
+    threads: int = Field(default_factory=available_cpus, ge=1, le=256)
     max_memory_bytes: ByteSize | None = None
     max_body_bytes: ByteSize = ByteSize(2**20)
     presign_s: int = Field(900, ge=1, le=7 * 86400)
@@ -229,26 +248,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Processors this process may really use: its affinity, cut to the quota of its cgroup."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cpus, *(math.ceil(quota) for quota in _quotas(root))]))
-
-
-def _quotas(root: Path) -> list[float]:
-    folders = [root]
-    try:
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("0::/")[2].strip()
-        folders += [root / own, *(root / parent for parent in Path(own).parents)]
-    except OSError:
-        pass
-    found = []
-    for folder in folders:
-        try:
-            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
-            found.append(int(quota) / int(period))
-        except (OSError, ValueError):
-            continue  # no such group, or "max": no quota
-    return found
