@@ -40,6 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fixtures.write_artifact(place, fixtures.sample_tensors(), parts=3, tied=fixtures.TIES)
 
 
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, check=False, capture_output=True, text=True, timeout=120
+    )
+
+
 def snippet(language: str) -> str:
     page = (DOCS / "artifact-format.md").read_text(encoding="utf-8")
     found = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
@@ -78,13 +84,13 @@ def test_the_javascript_reader(folder: Path, tmp_path: Path) -> None:
         pytest.fail("this test needs node and npm on PATH: the JavaScript reader was not checked")
     install = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "apache-arrow@^21"]
     (tmp_path / "package.json").write_text('{"private": true}')
-    done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = run(install, tmp_path)
     if done.returncode:
         pytest.fail(f"npm cannot install apache-arrow: {done.stderr[-2000:]}")
     shutil.copy(DOCS / "reader.js", tmp_path / "reader.mjs")
     (tmp_path / "run.mjs").write_text(RUN_JS)
     command = [node, "run.mjs", str(folder)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = run(command, tmp_path)
     assert done.returncode == 0, done.stderr
     decoded: dict[str, list[tuple[int, bytes]]] = {}
     for name, index, data in json.loads(done.stdout):

@@ -50,18 +50,20 @@ def dequantize(
 
     Files appear under their names only when all of them are complete.
     """
-    opened = None if isinstance(artifact, Artifact) else Artifact.open(artifact)
-    model = opened or artifact
-    assert isinstance(model, Artifact)
-    try:
-        files, index = _layout(model, Path(out), max_shard_bytes)
-        targets = [file.path for file in files] + ([index] if index else [])
-        _refuse_existing(targets, overwrite)
-        _write_all(files, index, progress or (lambda _: None))
-        return targets
-    finally:
-        if opened is not None:
-            opened.close()
+    if not isinstance(artifact, Artifact):
+        with Artifact.open(artifact) as model:
+            return dequantize(
+                model,
+                out,
+                overwrite=overwrite,
+                max_shard_bytes=max_shard_bytes,
+                progress=progress,
+            )
+    files, index = _layout(artifact, Path(out), max_shard_bytes)
+    targets = [file.path for file in files] + ([index] if index else [])
+    _refuse_existing(targets, overwrite)
+    _write_all(files, index, progress or (lambda _: None))
+    return targets
 
 
 def _layout(model: Artifact, out: Path, limit: int) -> tuple[list[_File], Path | None]:

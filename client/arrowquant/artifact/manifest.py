@@ -72,12 +72,14 @@ def read_json(path: Path, limit: int) -> tuple[dict[str, Any], str]:
     try:
         if not path.is_file():
             raise invalid("the file is missing", file=path.name)
+        # A read allocates what it may return: the file's size, not the limit.
+        size = min(path.stat().st_size, limit)
         with path.open("rb") as stream:
-            data = stream.read(limit + 1)
+            data = stream.read(size + 1)
     except OSError as error:
         raise invalid(f"the file cannot be read: {error.strerror}", file=path.name) from None
-    if len(data) > limit:
-        raise invalid(f"the file has more than {limit} bytes", file=path.name)
+    if len(data) > size:
+        raise invalid(f"the file has more than {size} bytes", file=path.name)
     try:
         value = json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -155,9 +157,9 @@ def _tensor(number: int, entry: Any, parts: int) -> TensorEntry:
         raise invalid(f"shape is not a list of at most {schema.MAX_RANK} sizes", **where)
     if not all(_natural(n) for n in shape) or math.prod(max(n, 1) for n in shape) > schema.MAX_DIM:
         raise invalid("shape is not made of whole numbers of a sensible size", **where)
-    if dtype not in schema.DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in schema.DTYPE_BITS:
         raise invalid(f"dtype {dtype!r:.40} is not known", **where)
-    if codec not in schema.CODECS:
+    if not isinstance(codec, str) or codec not in schema.CODECS:
         raise invalid(f"codec {codec!r:.40} is not known", "Install a newer arrowquant.", **where)
     bits, group_size = entry.get("bits", 0), entry.get("group_size", 0)
     if not _natural(bits) or (bits != 0 if codec == "raw" else not 1 <= bits <= 8):

@@ -92,15 +92,11 @@ def verify(
              of the others are computed afresh and compared with those on record
     Raises   ArtifactError only when the manifest itself cannot be read; all else is in the result
     """
-    opened = None if isinstance(artifact, Artifact) else Artifact.open(artifact)
-    model = opened or artifact
-    assert isinstance(model, Artifact)
-    try:
-        source = None if against is None else open_source(against)
-        return _Run(model, source, progress or (lambda _: None)).run()
-    finally:
-        if opened is not None:
-            opened.close()
+    if not isinstance(artifact, Artifact):
+        with Artifact.open(artifact) as model:
+            return verify(model, against, progress)
+    source = None if against is None else open_source(against)
+    return _Run(artifact, source, progress or (lambda _: None)).run()
 
 
 class _Run:
