@@ -1,8 +1,8 @@
 """Seeded synthetic models of any size, written without ever being in memory.
 
 Weights are "llm-like": Gaussian, with a log-normal gain for each input channel and one weight in a
-thousand five times as large. Blocks of random numbers repeat with period 64 MiB, which no method
-here can notice and which makes gigabytes quick to write.
+thousand five times as large. Rows repeat with a period of 64 MiB, which no method here can notice and
+which makes gigabytes quick to write; every tensor begins at another row, so that no two are equal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-_PERIOD_ROWS_BYTES = 64 * 2**20
+_PERIOD_BYTES = 64 * 2**20
 
 
 def llm_like(rows: int, cols: int, seed: int) -> npt.NDArray[np.uint16]:
@@ -40,11 +40,15 @@ def write_model(path: Path, shapes: dict[str, tuple[int, int]], seed: int = 0) -
     blocks: dict[int, npt.NDArray[np.uint16]] = {}
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for rows, cols in shapes.values():
-            period = max(1, min(rows, _PERIOD_ROWS_BYTES // (2 * cols)))
-            block = blocks.setdefault(cols, llm_like(period, cols, seed + cols))
-            for start in range(0, rows, len(block)):
-                file.write(block[: rows - start].data)
+        for number, (rows, cols) in enumerate(shapes.values()):
+            if cols not in blocks:
+                blocks[cols] = llm_like(_PERIOD_BYTES // (2 * cols), cols, seed + cols)
+            block = blocks[cols]
+            written, first = 0, 7 * number % len(block)
+            while written < rows:
+                run = block[first : first + rows - written]
+                file.write(run.data)
+                written, first = written + len(run), 0
     return path
 
 

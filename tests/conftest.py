@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -40,6 +41,9 @@ def pytest_configure() -> None:
         if name.startswith(("ARROWQUANT_", "AWS_")):
             del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    # Kernels are compiled once for the run and all the processes it starts, and kept for the next.
+    cache = Path(__file__).resolve().parents[1] / ".pytest_cache" / "numba"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 

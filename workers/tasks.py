@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 
+import structlog
 from celery import shared_task
 
+from service.domain.errors import ArrowQuantError
 from service.domain.messages import RING_TASK
 from service.settings import Settings
 from service.wiring import wire
 from workers.workshop import Workshop
+
+log = structlog.get_logger(__name__)
 
 
 @cache
@@ -21,8 +26,11 @@ def open_workshop(settings: Settings) -> None:
     """In a new pool process: take back what a killed predecessor on this host was holding, and
     ring for it, since the message that started it is gone."""
     deps = wire(settings)
-    if Workshop(deps).release_dead() or deps.ledger.has_work():
-        deps.bell.ring()
+    released = Workshop(deps).release_dead()
+    log.info("workshop_open", released=released)
+    if deps.ledger.has_work():
+        with contextlib.suppress(ArrowQuantError):
+            deps.bell.ring()
 
 
 @shared_task(name=RING_TASK)

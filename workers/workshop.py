@@ -71,6 +71,7 @@ class Workshop:
         bound = {"job_id": claim.job_id, "unit": f"{claim.kind.value}:{claim.seq}"}
         with structlog.contextvars.bound_contextvars(**bound):
             started = time.monotonic()
+            log.info("unit_claimed", fence=claim.fence, attempt=claim.attempt)
             try:
                 self._do(claim)
                 log.info("unit_done", seconds=round(time.monotonic() - started, 3))
