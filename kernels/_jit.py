@@ -38,6 +38,6 @@ def inlined(function: F) -> F:
     """Like kernel, for a function of inner loops: copied into its callers.
 
     A call that is not inlined passes every field of every array on the stack, which costs as much
-    as encoding a group of 32 weights.
+    as encoding a group of 32 weights. Not cached: its code is part of the callers that are.
     """
-    return cast("F", njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function))
+    return cast("F", njit(nogil=True, error_model="numpy", forceinline=True)(function))

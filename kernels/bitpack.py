@@ -69,7 +69,8 @@ def pack_row(q: NDArray[np.uint8], bits: int, out: NDArray[np.uint8]) -> None:
     elif bits == 3:
         _pack3(q.view(np.uint64), out)
     else:
-        out[:] = q[: out.size]
+        for i in range(out.size):  # a slice assignment takes seconds to compile
+            out[i] = q[i]
 
 
 @kernel
@@ -81,7 +82,8 @@ def unpack_row(packed: NDArray[np.uint8], bits: int, q: NDArray[np.uint8]) -> No
     """
     cols = q.size
     if bits == 8:
-        q[:] = packed[:cols]
+        for c in range(cols):
+            q[c] = packed[c]
     elif bits == 4:
         for i in range(cols // 2):
             q[2 * i] = packed[i] & 0xF
@@ -107,7 +109,8 @@ def _pack_rows(q: NDArray[np.uint8], bits: int, out: NDArray[np.uint8]) -> None:
     rows, cols = q.shape
     padded = np.zeros((cols + 7) // 8 * 8, np.uint8)
     for r in range(rows):
-        padded[:cols] = q[r]
+        for c in range(cols):
+            padded[c] = q[r, c]
         pack_row(padded, bits, out[r])
 
 

@@ -15,30 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels._jit import Integer, inlined, kernel
-from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ
+from kernels.fidelity import COLUMNS, MAX
 from kernels.half import single1
 from kernels.lanes import LANES, STEP, encode_lanes, error_lanes
+
+
+@kernel
+def padded(cols: int) -> int:
+    """Elements of a row array that is read and written in whole steps."""
+    return (cols + STEP - 1) // STEP * STEP
 
 
 @inlined
 def inverse1(scale: np.float32) -> np.float32:
     """1 / scale, or 0 for a zero scale."""
     return np.float32(0.0) if scale == 0 else np.float32(np.float32(1.0) / scale)
-
-
-@inlined
-def code1(
-    w: np.float32, inverse: np.float32, low: np.float32, zero: Integer, top: Integer
-) -> np.int32:
-    """Code of one weight; top is 2^bits - 1."""
-    t = np.float32(np.float32(np.float32(w - low) * inverse) + np.float32(zero + 0.5))
-    return np.int32(min(max(t, np.float32(0.0)), np.float32(top)))
-
-
-@inlined
-def value1(u: np.int32, scale: np.float32, low: np.float32, zero: Integer) -> np.float64:
-    """Decoded weight of one code, rounded to float32."""
-    return np.float64(np.float32(np.float32(scale * np.float32(u - zero)) + low))
 
 
 @inlined
@@ -51,24 +42,18 @@ def squared_error(
     zero: Integer,
     top: Integer,
 ) -> np.float64:
-    """Sum of e^2 if w[start:stop] were encoded with scale and low; start is a multiple of STEP."""
-    inverse = inverse1(scale)
-    whole = start + (stop - start) // STEP * STEP
-    total = error_lanes(
+    """Sum of e^2 if w[start:stop] were encoded with scale and low."""
+    return error_lanes(
         w,
         start,
-        whole,
+        stop,
         scale,
-        inverse,
+        inverse1(scale),
         low,
         np.float32(zero + 0.5),
         np.float32(top),
         np.int32(zero),
     )
-    for i in range(whole, stop):
-        e = np.float64(w[i]) - value1(code1(w[i], inverse, low, zero, top), scale, low, zero)
-        total += e * e
-    return total
 
 
 @inlined
@@ -85,34 +70,21 @@ def encode_group(
 ) -> None:
     """Write the codes of w[start:stop] to q[start:stop] and add the errors to lanes.
 
-    start   a multiple of STEP
     lanes   float64 (COLUMNS, LANES); weight i counts in lane i % LANES
     """
-    inverse = inverse1(scale)
-    whole = start + (stop - start) // STEP * STEP
     encode_lanes(
         w,
         q,
         lanes,
         start,
-        whole,
+        stop,
         scale,
-        inverse,
+        inverse1(scale),
         low,
         np.float32(zero + 0.5),
         np.float32(top),
         np.int32(zero),
     )
-    for i in range(whole, stop):
-        u = code1(w[i], inverse, low, zero, top)
-        q[i] = np.uint8(u)
-        x, v = np.float64(w[i]), value1(u, scale, low, zero)
-        lane = i % LANES
-        lanes[W2, lane] += x * x
-        lanes[E2, lane] += (x - v) * (x - v)
-        lanes[WQ, lane] += x * v
-        lanes[Q2, lane] += v * v
-        lanes[MAX, lane] = max(lanes[MAX, lane], abs(x - v))
 
 
 @kernel
@@ -128,10 +100,10 @@ def encode_row(
 ) -> None:
     """Encode one row.
 
-    w       float32 (cols,), finite
+    w       float32 (cols,), finite, with room up to a multiple of STEP, see padded
     group   weights per group, a multiple of STEP or at least cols
     scales  halves as uint16 (groups,); mins the same, or empty when symmetric
-    q       uint8 (>= cols,), codes, one per byte, written
+    q       uint8 (cols,) with the same room: codes, one per byte, written; zero beyond cols
     sums    float64 (COLUMNS,), written: lanes added in order
     """
     lanes = np.zeros((COLUMNS, LANES), np.float64)

@@ -70,6 +70,25 @@ def _variable(builder: Any, value: Any) -> Any:
     return place
 
 
+def _each_step(builder: Any, start: Any, stop: Any, body: Callable[[Any, Any], None]) -> None:
+    """Emit body(index, keep) for every STEP weights from start to stop.
+
+    keep is None for whole steps. The last one may be partial: then it is a function that sets the
+    lanes from stop on to zero; arrays are readable and writable up to the end of that step.
+    """
+    width = start.type
+    rest = builder.and_(builder.sub(stop, start), width(STEP - 1))
+    whole = builder.sub(stop, rest)
+    with cgutils.for_range_slice(builder, start, whole, width(STEP), inc=True) as (i, _):
+        body(i, None)
+    with builder.if_then(builder.icmp_signed("!=", rest, width(0)), likely=False):
+        numbers = ir.Constant(_I32S, list(range(STEP)))
+        inside = builder.icmp_signed(
+            "<", numbers, _splat(builder, builder.trunc(rest, _I32), _I32S)
+        )
+        body(whole, lambda value: builder.select(inside, value, value.type(None)))
+
+
 class _Rule:
     """The rule of encode for the six scalars, as instructions."""
 
@@ -108,19 +127,24 @@ def _encode(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     absolute = builder.module.declare_intrinsic(
         "llvm.fabs.v4f64", fnty=ir.FunctionType(_F64S, [_F64S])
     )
-    step = start.type(STEP)
     homes = [_at(builder, lanes.data, start.type(LANES * k), _F64S) for k in range(5)]
     totals = [_variable(builder, builder.load(home, align=8)) for home in homes]
-    with cgutils.for_range_slice(builder, start, stop, step, inc=True) as (i, _):
+
+    def body(i: Any, keep: Any) -> None:
         x = builder.load(_at(builder, w.data, i, _F32S), align=4)
         u = rule.codes(x)
+        value = rule.values(u)
+        if keep is not None:
+            x, u, value = keep(x), keep(u), keep(value)
         builder.store(builder.trunc(u, _I8S), _at(builder, q.data, i, _I8S), align=1)
-        for y, v in zip(_halves(builder, x), _halves(builder, rule.values(u)), strict=True):
+        for y, v in zip(_halves(builder, x), _halves(builder, value), strict=True):
             e = builder.fsub(y, v)
             for total, (a, b) in zip(totals, ((y, y), (e, e), (y, v), (v, v)), strict=False):
                 builder.store(builder.fadd(builder.load(total), builder.fmul(a, b)), total)
             size = builder.call(absolute, [e])
             builder.store(_larger(builder, size, builder.load(totals[4])), totals[4])
+
+    _each_step(builder, start, stop, body)
     for home, total in zip(homes, totals, strict=True):
         builder.store(builder.load(total), home, align=8)
     return context.get_dummy_value()
@@ -131,13 +155,17 @@ def _error(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     start, stop = args[1:3]
     rule = _Rule(builder, args[3:])
     total = _variable(builder, ir.Constant(_F64S, [0.0] * LANES))
-    step = start.type(STEP)
-    with cgutils.for_range_slice(builder, start, stop, step, inc=True) as (i, _):
+
+    def body(i: Any, keep: Any) -> None:
         x = builder.load(_at(builder, w.data, i, _F32S), align=4)
-        values = rule.values(rule.codes(x))
-        for y, v in zip(_halves(builder, x), _halves(builder, values), strict=True):
+        value = rule.values(rule.codes(x))
+        if keep is not None:
+            x, value = keep(x), keep(value)
+        for y, v in zip(_halves(builder, x), _halves(builder, value), strict=True):
             e = builder.fsub(y, v)
             builder.store(builder.fadd(builder.load(total), builder.fmul(e, e)), total)
+
+    _each_step(builder, start, stop, body)
     lanes = builder.load(total)
     result = builder.extract_element(lanes, ir.Constant(_I32, 0))
     for lane in range(1, LANES):
@@ -150,12 +178,17 @@ def _moments(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     start, stop = args[1:3]
     slope, offset, top = (_splat(builder, value, _F32S) for value in args[3:6])
     totals = [_variable(builder, ir.Constant(_I32S, [0] * STEP)) for _ in range(3)]
-    with cgutils.for_range_slice(builder, start, stop, start.type(STEP), inc=True) as (i, _):
+
+    def body(i: Any, keep: Any) -> None:
         x = builder.load(_at(builder, image.data, i, _I32S), align=4)
         t = builder.fadd(builder.fmul(builder.sitofp(x, _F32S), slope), offset)
         u = builder.fptosi(_smaller(builder, _larger(builder, t, _NOUGHTS), top), _I32S)
+        if keep is not None:
+            u = keep(u)
         for total, term in zip(totals, (u, builder.mul(u, u), builder.mul(x, u)), strict=True):
             builder.store(builder.add(builder.load(total), term), total)
+
+    _each_step(builder, start, stop, body)
     add = builder.module.declare_intrinsic(
         "llvm.vector.reduce.add.v8i32", fnty=ir.FunctionType(_I32, [_I32S])
     )
@@ -202,11 +235,14 @@ def _moments_type(
     return types.UniTuple(types.int32, 3)(image, types.intp, types.intp, *floats), _moments
 
 
+# In all three, weights are finite and arrays are contiguous.
+#
 # encode_lanes(w, q, sums, start, stop, scale, inverse, low, offset, top, zero)
 #   w       float32, finite
 #   q       uint8, codes of w[start:stop], written
 #   sums    float64 (COLUMNS, LANES), to which the error sums are added, weight i in lane i % LANES
-#   start, stop   multiples of STEP
+#   start, stop   any; the arrays have room up to the end of the last step, see STEP, in which the
+#           codes from stop on are set to 0
 encode_lanes = cast("Callable[..., None]", intrinsic(_encode_type))
 
 # error_lanes(w, start, stop, scale, inverse, low, offset, top, zero): the sum of e^2 only, float64

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from kernels._jit import Integer, Real, inlined, kernel
 from kernels.encode import squared_error
 from kernels.half import half_nearest1, single1
-from kernels.lanes import STEP, moments_lanes
+from kernels.lanes import moments_lanes
 
 UNITS = 32767.0  # image units per half range
 CHUNK = 256  # 256 weights * 32768 units * code 255 stays below 2^31
@@ -41,12 +41,17 @@ FACTORS = {
 
 
 def slopes_for(bits: int, symmetric: bool) -> NDArray[np.float32]:
-    """Codes per image unit of every candidate, float32; with both signs when symmetric."""
+    """Codes per image unit of every candidate, float32.
+
+    When symmetric, with both signs and with the extreme at code 2^(bits - 1) - 1, for ternary
+    weights (-a, 0, a): exact at 2 bits when a is a half, else up to the rounding of the scale.
+    """
     factors = np.array(FACTORS[bits])
     if not symmetric:
         return (((1 << bits) - 1) / (2.0 * UNITS * factors)).astype(np.float32)
-    slopes = (1 << (bits - 1)) / (UNITS * factors)
-    return np.concatenate([slopes, -slopes]).astype(np.float32)
+    half = 1 << (bits - 1)
+    slopes = half / (UNITS * factors)
+    return np.concatenate([slopes, -slopes, [(half - 1) / UNITS]]).astype(np.float32)
 
 
 @inlined
@@ -87,26 +92,6 @@ def image_group(
 
 
 @inlined
-def _moments(
-    image: NDArray[np.int32],
-    start: Integer,
-    stop: Integer,
-    slope: np.float32,
-    offset: np.float32,
-    top: Integer,
-) -> tuple[Integer, Integer, Integer]:
-    whole = start + (stop - start) // STEP * STEP
-    su, suu, swu = moments_lanes(image, start, whole, slope, offset, np.float32(top))
-    for i in range(whole, stop):
-        t = np.float32(np.float32(np.float32(image[i]) * slope) + offset)
-        u = np.int32(min(max(t, np.float32(0.0)), np.float32(top)))
-        su = np.int32(su + u)
-        suu = np.int32(suu + np.int32(u * u))
-        swu = np.int32(swu + np.int32(image[i] * u))
-    return np.int64(su), np.int64(suu), np.int64(swu)
-
-
-@inlined
 def moments(
     image: NDArray[np.int32],
     start: Integer,
@@ -123,7 +108,7 @@ def moments(
     su, suu, swu = np.int64(0), np.int64(0), np.int64(0)
     for first in range(start, stop, CHUNK):
         last = min(first + CHUNK, stop)
-        a, b, c = _moments(image, first, last, slope, np.float32(offset), top)
+        a, b, c = moments_lanes(image, first, last, slope, np.float32(offset), np.float32(top))
         su, suu, swu = su + a, suu + b, swu + c
     return np.float64(su), np.float64(suu), np.float64(swu)
 
@@ -204,7 +189,7 @@ def fit_group(
 ) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, of the best refit for w[start:stop], which spans lo .. hi.
 
-    image   int32 (cols,), scratch; the minimum of a symmetric group is 0
+    image   int32, scratch, shape and room of w; the minimum of a symmetric group is 0
     """
     low, high = np.float64(lo), np.float64(hi)
     if symmetric:
@@ -234,11 +219,11 @@ def refine_row(
 ) -> None:
     """Replace scales and mins, as halves, of a row where the search makes the error smaller.
 
-    w             float32 (cols,), finite
+    w             float32 (cols,), finite, with room as for encode.encode_row
     lo, hi        range of each group (groups,)
     slopes        see slopes_for
     scales, mins  (groups,) as written by minmax.params_row; mins is not used when symmetric
-    image         int32 (cols,), scratch
+    image         int32 (cols,), scratch, with the same room
     """
     zero, top = (1 << (bits - 1)) if symmetric else 0, (1 << bits) - 1
     for g in range(lo.size):

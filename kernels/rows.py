@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels._jit import kernel
 from kernels.bitpack import pack_row
-from kernels.encode import encode_row
+from kernels.encode import encode_row, padded
 from kernels.lsq import refine_row
 from kernels.minmax import params_row
 from kernels.ranges import finite1, group_ranges, key_range
@@ -43,9 +43,9 @@ def quantize_rows(
                  or -1
     """
     rows, cols = x.shape
-    w = np.empty(cols, np.float32)
-    image = np.empty(cols, np.int32)
-    q = np.zeros((cols + 7) // 8 * 8, np.uint8)
+    w = np.zeros(padded(cols), np.float32)[:cols]
+    image = np.zeros(padded(cols), np.int32)[:cols]
+    q = np.zeros(padded(cols), np.uint8)
     lo = np.empty(scales.shape[1], np.float32)
     hi = np.empty(scales.shape[1], np.float32)
     for r in range(rows):
@@ -76,8 +76,8 @@ def quantize_rows_fixed(
     Weights beyond the range these cover are clipped. Other arguments and result as quantize_rows.
     """
     rows, cols = x.shape
-    w = np.empty(cols, np.float32)
-    q = np.zeros((cols + 7) // 8 * 8, np.uint8)
+    w = np.zeros(padded(cols), np.float32)[:cols]
+    q = np.zeros(padded(cols), np.uint8)
     for r in range(rows):
         widen_row(x[r], kind, w)
         low, high = key_range(w, 0, cols)
