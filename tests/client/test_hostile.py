@@ -267,7 +267,7 @@ def test_a_part_that_is_no_regular_file(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(seed=st.integers(0, 2**32))
 def test_flipped_bytes_never_crash(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
@@ -292,7 +292,7 @@ def test_flipped_bytes_never_crash(tmp_path_factory: pytest.TempPathFactory, see
         pass
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_odd_manifests_never_crash(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -36,9 +36,11 @@ def stderr() -> Console:
 
 
 def as_json(value: Any) -> None:
-    """JSON on standard output: indented for people, in one piece for pipes."""
-    indent = 2 if sys.stdout.isatty() else None
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    """JSON on standard output: indented for people; for pipes one line, and only ASCII, since
+    some readers end lines at other signs than the newline."""
+    person = sys.stdout.isatty()
+    text = json.dumps(value, indent=2 if person else None, ensure_ascii=not person)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

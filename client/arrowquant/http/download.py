@@ -135,7 +135,7 @@ def _continue(transport: Transport, file: Download, partial: Path, count: Progre
             count(-have)
             have, digest = 0, hashlib.sha256()
         with partial.open("ab" if resumed else "wb") as stream:
-            for chunk in response.iter_bytes(_CHUNK):
+            for chunk in response.iter_bytes():
                 have += len(chunk)
                 if have > file.nbytes:
                     raise ApiError("invalid_response", "more bytes than announced")

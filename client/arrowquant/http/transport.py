@@ -44,6 +44,9 @@ class Transport:
         self.retries = retries
         self.sleep = sleep
         try:
+            parsed = httpx.URL(self.url)
+            if parsed.scheme not in ("http", "https") or not parsed.host:
+                raise httpx.InvalidURL("it must begin with http:// or https://")
             self._client = httpx.Client(
                 base_url=self.url,
                 headers=headers,
