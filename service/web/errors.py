@@ -157,7 +157,10 @@ def install(app: FastAPI) -> None:
 async def _on_named(request: Request, raised: Exception) -> Response:
     error = cast(ArrowQuantError, raised)
     if TABLE[error.code].status >= 500:
-        log.warning("request failed", code=error.code, detail=error.detail, exc_info=raised)
+        # One line: while a database is away there are many of these.
+        log.warning(
+            "request failed", code=error.code, detail=error.detail, cause=repr(raised.__cause__)
+        )
     return problem(error, request_id_of(request), request.url.path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from service.adapters.sql.engine import migrate
 from service.domain import report
 from service.domain.errors import ArrowQuantError
 from service.domain.forecast import ledger_rows
@@ -28,6 +31,18 @@ from service.wiring import Deps, wire
 from tests.processes import HOST, free_port
 
 WORKER = Worker("test:1:1", "test", 1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_log() -> None:
+    """Structlog's own default draws boxes around every frame of a traceback, for seconds."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ]
+    )
 
 
 @pytest.fixture
@@ -82,9 +97,19 @@ def models(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with the schema in it: copying is quicker than migrating."""
+    path = tmp_path_factory.mktemp("database") / "arrowquant.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def settings(tmp_path: Path, models: Path) -> Settings:
+def settings(tmp_path: Path, models: Path, empty_database: Path) -> Settings:
     (tmp_path / "artifacts").mkdir()
+    (tmp_path / "data").mkdir()
+    shutil.copy(empty_database, tmp_path / "data" / "arrowquant.db")
     return Settings.load(
         data_dir=tmp_path / "data",
         connections={
