@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from arrowquant.errors import ApiError, ArrowQuantError, ArtifactError, JobFailed
 
 if TYPE_CHECKING:
+    from arrowquant.artifact.findings import Verification
     from arrowquant.artifact.reader import Artifact, QuantizedTensor
-    from arrowquant.artifact.verify import Verification
     from arrowquant.http.client import Client
 
 __version__ = "0.1.0"
@@ -43,7 +43,7 @@ __all__ = [
 _LAZY = {
     "Artifact": "arrowquant.artifact.reader",
     "QuantizedTensor": "arrowquant.artifact.reader",
-    "Verification": "arrowquant.artifact.verify",
+    "Verification": "arrowquant.artifact.findings",
     "Client": "arrowquant.http.client",
 }
 
@@ -57,9 +57,12 @@ def open(path: str | Path) -> Artifact:  # noqa: A001 - the name people expect: 
 
 def verify(artifact: str | Path | Artifact, against: str | Path | None = None) -> Verification:
     """Check every digest, decode every tensor, and compare with the source when it is given."""
-    from arrowquant.artifact.verify import verify as run
+    from arrowquant.artifact.reader import Artifact
 
-    return run(artifact, against)
+    if isinstance(artifact, Artifact):
+        return artifact.verify(against)
+    with Artifact.open(artifact) as model:
+        return model.verify(against)
 
 
 def dequantize(

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from arrowquant.artifact import schema
+from arrowquant.artifact.findings import Verification
 from arrowquant.artifact.manifest import (
     Manifest,
     PartEntry,
@@ -19,10 +20,8 @@ from arrowquant.artifact.manifest import (
 )
 from arrowquant.artifact.parts import Part, Tile
 from arrowquant.artifact.tensor import QuantizedTensor
+from arrowquant.artifact.verify import verify
 from arrowquant.errors import ArtifactError, TensorNotFound
-
-if TYPE_CHECKING:
-    from arrowquant.artifact.verify import Verification
 
 __all__ = ["Artifact", "QuantizedTensor"]
 
@@ -77,7 +76,7 @@ class Artifact(Mapping[str, QuantizedTensor]):
                 "keys() lists the names.",
                 {"tensor": name},
             )
-        return QuantizedTensor(self, entry)
+        return QuantizedTensor(entry, self.tiles_of)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._manifest.tensors)
@@ -141,8 +140,6 @@ class Artifact(Mapping[str, QuantizedTensor]):
 
     def verify(self, against: str | Path | None = None) -> Verification:
         """Check digests, decode everything, compare with the source when it is given."""
-        from arrowquant.artifact.verify import verify
-
         return verify(self, against)
 
     def close(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -11,9 +11,6 @@ from numpy.typing import DTypeLike, NDArray
 from arrowquant.artifact import decode, schema
 from arrowquant.artifact.manifest import TensorEntry, invalid
 from arrowquant.artifact.parts import Tile
-
-if TYPE_CHECKING:
-    from arrowquant.artifact.reader import Artifact
 
 RAW_BLOCK_BYTES = 2**20
 
@@ -35,11 +32,11 @@ class StoredTile(NamedTuple):
 class QuantizedTensor:
     """A tensor of an artifact. Its attributes come from the manifest; `dequantize` reads."""
 
-    __slots__ = ("_artifact", "_entry")
+    __slots__ = ("_entry", "_read")
 
-    def __init__(self, artifact: Artifact, entry: TensorEntry) -> None:
-        self._artifact = artifact
+    def __init__(self, entry: TensorEntry, read: Callable[[TensorEntry], tuple[Tile, ...]]) -> None:
         self._entry = entry
+        self._read = read
 
     @property
     def name(self) -> str:
@@ -108,7 +105,7 @@ class QuantizedTensor:
 
     def stored(self) -> tuple[Tile, ...]:
         """The tiles with all their fields."""
-        return self._artifact.tiles_of(self._entry)
+        return self._read(self._entry)
 
     def tiles(self) -> Iterator[StoredTile]:
         """(row_start, codes, scales, mins) of every tile in row order, without copying."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 
 from arrowquant.artifact import schema
 from arrowquant.artifact.fidelity import ErrorSums
-from arrowquant.artifact.parts import Tile
-from arrowquant.artifact.reader import Artifact
+from arrowquant.artifact.findings import Problem, TensorCheck, Verification
+from arrowquant.artifact.manifest import PartEntry
+from arrowquant.artifact.parts import Part, Tile
 from arrowquant.artifact.source import SourceTensor, open_source
 from arrowquant.artifact.tensor import QuantizedTensor, weight_blocks
 from arrowquant.errors import ArrowQuantError, ArtifactError
@@ -25,83 +26,36 @@ _CHUNK = 4 * 2**20
 Progress = Callable[[int], None]  #: called with bytes of parts checked since the last call
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong."""
+class Opened(Protocol):
+    """What is verified: an open `Artifact`."""
 
-    code: str
-    detail: str
-    where: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        place = ", ".join(f"{key} {value}" for key, value in self.where.items())
-        return f"{self.code}: {self.detail}" + (f" ({place})" if place else "")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorCheck:
-    """What was found for one tensor. The errors are None when no source was given."""
-
-    name: str
-    codec: str
-    bits: int
-    elements: int
-    relmse: float | None = None
-    sqnr_db: float | None = None  #: None also when the tensor is exact
-    cosine: float | None = None
-    max_abs_error: float | None = None
-    exact: bool | None = None
-
-
-@dataclass
-class Verification:
-    """The outcome. `ok` when there is no problem."""
-
-    problems: list[Problem] = field(default_factory=list)
-    tensors: list[TensorCheck] = field(default_factory=list)
-    parts: int = 0
-    part_bytes: int = 0
-    tiles: int = 0
-    weights: int = 0
-    compared: bool = False
+    folder: Path
 
     @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {"ok": self.ok} | asdict(self)
-
-    def raise_for_problems(self) -> None:
-        """Raise the first problem as an ArtifactError."""
-        if self.problems:
-            first = self.problems[0]
-            more = f" and {len(self.problems) - 1} more problems" if len(self.problems) > 1 else ""
-            raise ArtifactError(first.code, first.detail + more, where=first.where)
+    def parts(self) -> tuple[PartEntry, ...]: ...
+    @property
+    def report(self) -> dict[str, Any]: ...
+    def part(self, number: int) -> Part: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __getitem__(self, name: str) -> QuantizedTensor: ...
 
 
 def verify(
-    artifact: str | Path | Artifact,
-    against: str | Path | None = None,
-    progress: Progress | None = None,
+    model: Opened, against: str | Path | None = None, progress: Progress | None = None
 ) -> Verification:
     """Check sizes, SHA-256 of parts and report, CRC-32C of every tile, and decode every tensor.
 
     against  a folder of safetensors or one file: raw tensors must be equal to the byte, the errors
              of the others are computed afresh and compared with those on record
-    Raises   ArtifactError only when the manifest itself cannot be read; all else is in the result
+    What is wrong is in the result; only a source that cannot be read raises.
     """
-    if not isinstance(artifact, Artifact):
-        with Artifact.open(artifact) as model:
-            return verify(model, against, progress)
     source = None if against is None else open_source(against)
-    return _Run(artifact, source, progress or (lambda _: None)).run()
+    return _Run(model, source, progress or (lambda _: None)).run()
 
 
 class _Run:
     def __init__(
-        self, model: Artifact, source: dict[str, SourceTensor] | None, progress: Progress
+        self, model: Opened, source: dict[str, SourceTensor] | None, progress: Progress
     ) -> None:
         self.model, self.source, self.progress = model, source, progress
         self.result = Verification(parts=len(model.parts), compared=source is not None)

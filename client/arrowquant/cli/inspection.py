@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from arrowquant.artifact.findings import Verification
 from arrowquant.artifact.reader import Artifact
-from arrowquant.artifact.verify import Verification
 from arrowquant.cli import render
 
 WORST_SHOWN = 5

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import httpx
 
 from arrowquant.errors import ApiError
 from arrowquant.http import sse
 from arrowquant.http.transport import Transport, worth_retrying
-
-if TYPE_CHECKING:
-    from arrowquant.http.client import Client
 
 TERMINAL: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"})
 POLL_S: Final = 1.0
@@ -25,8 +22,15 @@ _TIMEOUT: Final = httpx.Timeout(30.0, read=45.0)
 _NO_STREAM: Final = frozenset({404, 405, 406, 415, 501})
 
 
+class Jobs(Protocol):
+    """The two questions that following a job asks besides the stream."""
+
+    def get(self, job_id: str) -> dict[str, Any]: ...
+    def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]: ...
+
+
 def follow(
-    client: Client,
+    client: Jobs,
     transport: Transport,
     path: str,
     job_id: str,
