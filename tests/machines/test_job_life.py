@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
     rule,
@@ -62,6 +63,16 @@ class JobLife(RuleBasedStateMachine):
         self.engine.dispose()
         self.folder.cleanup()
 
+    @initialize(target=jobs, plan=st.sampled_from(PLANS[2:]), planned=st.booleans())
+    def begin(self, plan: list[UnitPlan], planned: bool) -> str:
+        """Most of what is hard happens between units: begin where there are some."""
+        job_id = self.create(plan, "a", 0)
+        if planned:
+            claim = self._claim(job_id)
+            assert claim is not None
+            self.work(claim)
+        return job_id
+
     # The owners.
 
     @rule(
@@ -70,6 +81,9 @@ class JobLife(RuleBasedStateMachine):
         tenant=st.sampled_from("ab"),
         priority=st.integers(0, 1),
     )
+    def submit(self, plan: list[UnitPlan], tenant: str, priority: int) -> str:
+        return self.create(plan, tenant, priority)
+
     def create(self, plan: list[UnitPlan], tenant: str, priority: int) -> str:
         job = self.bench.submit(tenant, priority)
         self.model[job.id] = ModelJob(job.id, plan)
@@ -97,7 +111,7 @@ class JobLife(RuleBasedStateMachine):
 
     @rule(target=claims, times=st.integers(1, 3))
     def claim(self, times: int) -> object:
-        """More often than the rest, so that lives get somewhere."""
+        """Several at a time, so that lives get somewhere."""
         return multiple(*[c for _ in range(times) if (c := self._claim(None)) is not None])
 
     @rule(target=claims, job_id=jobs)
@@ -133,6 +147,9 @@ class JobLife(RuleBasedStateMachine):
                 job.units[key].free_from = later(self.clock.now(), LEASE_S)
 
     @rule(claim=claims)
+    def end(self, claim: Claim) -> None:
+        self.work(claim)
+
     def work(self, claim: Claim) -> None:
         """Finish a claim, whatever it is; a second time changes nothing."""
         ends: dict[UnitKind, Callable[[Claim], None]] = {
