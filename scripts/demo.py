@@ -11,6 +11,7 @@ end. Exit code 1, with the end of the server's log, if anything is not as it mus
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -28,16 +29,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A real model through the whole service.")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "demo", help="folder to use")
     parser.add_argument("--keep", action="store_true", help="leave the service up until Ctrl-C")
+    parser.add_argument(
+        "--model", type=Path, help="folder of a BERT encoder with its tokenizer.json to use instead"
+    )
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
+    # Two artifacts are measured at a time; threads within a product would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from arrowquant.errors import ArrowQuantError
+    from scripts.demonstration.measure import find_model
     from scripts.demonstration.processes import Failed
     from scripts.demonstration.run import run
 
     # Asked to end, it ends as with Ctrl-C: programs are stopped first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run(options.data.absolute(), Console(), keep=options.keep)
+        model = options.model.absolute() if options.model else find_model()
+        run(options.data.absolute(), model, Console(), keep=options.keep)
     except (Failed, ArrowQuantError) as error:
         Console(stderr=True).print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
         return EXIT_FAILED

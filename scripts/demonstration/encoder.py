@@ -145,7 +145,7 @@ def gelu(x: Floats) -> Floats:
 
 
 def erf(x: Floats) -> Floats:
-    """The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26), about one float32 rounding."""
+    """The error function to 5e-7 in float32 (Abramowitz and Stegun, 7.1.26)."""
     size = np.abs(x)
     t = 1 / (1 + np.float32(0.3275911) * size)
     series = np.zeros_like(t)

@@ -63,7 +63,9 @@ class Bench:
         tokenizer = encoder.load_tokenizer(model / "tokenizer.json")
         self.sentences = retrieval.read_sentences(SENTENCES)
         self._ids = [tokenizer(text) for text in self.sentences.texts]
-        self._original = self._embed(_load(self.source))
+        weights = _load(self.source)
+        self._names = frozenset(weights)
+        self._original = self._embed(weights)
 
     @property
     def paraphrase(self) -> float:
@@ -77,6 +79,9 @@ class Bench:
             if not found.ok:
                 problems = "\n".join(f"  {problem}" for problem in found.problems)
                 raise Failed(f"{made.folder} does not pass its verification:\n{problems}")
+            missing = self._names.difference(artifact)
+            if missing:
+                raise Failed(f"{made.folder} lacks {len(missing)} tensors: {sorted(missing)[:5]}")
             weights = {name: tensor.dequantize() for name, tensor in artifact.items()}
             stored = [tensor.bits for tensor in artifact.values()]
         vectors = self._embed(weights)

@@ -28,8 +28,9 @@ class Failed(Exception):
 class Program:
     """A process in a session of its own, so that Ctrl-C reaches the demonstration alone.
 
-    name   for messages; the output goes to `{name}.log` in the folder
-    ready  raises while the program does not answer yet
+    name    for messages; the output goes to `{name}.log` in the folder
+    ready   raises while the program does not answer yet
+    ending  the signal that ends it: at once, where nothing of it is wanted any more
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Program:
         folder: Path,
         env: Mapping[str, str],
         ready: Callable[[], object],
+        ending: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name, self.log = name, folder / f"{name}.log"
         self._command, self._folder, self._env, self._ready = command, folder, env, ready
+        self._ending = ending
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -79,7 +82,7 @@ class Program:
         family = _family(process.pid)
         try:
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(self._ending)
                 process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             pass

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.console import Console
 from arrowquant.errors import ArrowQuantError
 from scripts.demonstration import jobs, show
 from scripts.demonstration.jobs import WIDTHS, Made
-from scripts.demonstration.measure import PACKAGE, Bench, Row, find_model
+from scripts.demonstration.measure import Bench, Row
 from scripts.demonstration.processes import Failed
 from scripts.demonstration.service import Service
 from scripts.demonstration.store import MODELS, Store
@@ -30,23 +31,22 @@ RESULT = "result.json"
 OURS = ("store", "server", "artifacts", RESULT, "store.log", "server.log")
 
 
-def run(folder: Path, console: Console, *, keep: bool = False) -> None:
+def run(folder: Path, model: Path, console: Console, *, keep: bool = False) -> None:
     """Do it all in a folder. Raises Failed, or ArrowQuantError of an artifact that cannot be read.
 
     Every program that it starts has ended when it returns or raises.
-    keep  leave the service up at the end until interrupted
+    model  the folder with model.safetensors, config.json and tokenizer.json
+    keep   leave the service up at the end until interrupted
     """
     started = time.monotonic()
     isolate()
-    model = find_model()
     with lock(folder):
         for name in OURS:
             remove(folder / name)
         with ExitStack() as programs:
             service, made = serve_and_make(programs, model, folder, console)
-            console.print("\nChecking the artifacts, and embedding sentences with each of them …")
             bench = Bench(model)
-            rows = [bench.row(one) for one in made]
+            rows = measure(bench, made, console)
             source_bytes = made[0].job["summary"]["totals"]["source_bytes"]
             write_result(folder / RESULT, bench, rows, source_bytes, time.monotonic() - started)
             show.result(console, rows, source_bytes, bench.paraphrase)
@@ -78,12 +78,25 @@ def serve_and_make(
     return service, made
 
 
+def measure(bench: Bench, made: Sequence[Made], console: Console) -> list[Row]:
+    """Check every artifact and put it to use. Raises Failed if one is not good enough."""
+    console.print("\nVerified, by every digest and against the source:")
+    rows = []
+    with ThreadPoolExecutor(2) as pool:
+        for one, row in zip(made, pool.map(bench.row, made), strict=True):
+            console.print(
+                f"  {one.width.name}: {row.tensors} tensors, none missing", highlight=False
+            )
+            rows.append(row)
+    return rows
+
+
 def write_result(
     file: Path, bench: Bench, rows: Sequence[Row], source_bytes: int, seconds: float
 ) -> None:
     """What was measured, as JSON, with what it was measured on."""
     result = {
-        "model": {"package": PACKAGE, "version": version(PACKAGE), "source_bytes": source_bytes},
+        "model": {"name": bench.source.parent.parent.name, "source_bytes": source_bytes},
         "sentences": len(bench.sentences.texts),
         "paraphrase_original": bench.paraphrase,
         "widths": [row.as_dict() for row in rows],

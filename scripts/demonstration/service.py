@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ class Service:
             "DEMO_ACCESS_KEY_ID": self._store.access_key,
             "DEMO_SECRET_ACCESS_KEY": self._store.secret_key,
             # Beside the data, so that a second run begins with compiled kernels.
-            "NUMBA_CACHE_DIR": str(logs / "numba"),
+            "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(logs / "numba")),
             "COLUMNS": "200",
         }
         log = logs / "server.log"

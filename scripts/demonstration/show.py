@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +20,8 @@ def result(console: Console, rows: Sequence[Row], source_bytes: int, paraphrase:
     console.print()
     console.print(_sizes(rows, source_bytes))
     console.print(
-        "[dim]bits/weight counts every byte: codes, scales, raw tensors, report, manifest."
+        "[dim]Tensors as planned, wider (the planned width missed the quality gate), raw.\n"
+        "Bits per weight count every byte: scales, raw tensors, report, manifest."
     )
     for row in rows:
         console.print(f"[dim]{_stored(row)}")
@@ -34,15 +37,16 @@ def result(console: Console, rows: Sequence[Row], source_bytes: int, paraphrase:
 def where_next(console: Console, folders: Sequence[Path], source: Path, result_file: Path) -> None:
     """Where everything is, and what to try on it."""
     last = escape(_short(folders[-1]))
+    program = escape(_program())
     console.print("\nArtifacts:")
     for folder in folders:
         console.print(f"  {escape(_short(folder))}", highlight=False, soft_wrap=True)
     console.print(f"Numbers:\n  {escape(_short(result_file))}", highlight=False, soft_wrap=True)
     console.print("Next:")
     for command in (
-        f"arrowquant inspect {last}",
-        f"arrowquant verify {last} --against {escape(_short(source))}",
-        f"arrowquant dequantize {last} {escape(_short(folders[-1].parent))}/decoded",
+        f"{program} inspect {last}",
+        f"{program} verify {last} --against {escape(_short(source))}",
+        f"{program} dequantize {last} {escape(_short(folders[-1].parent))}/decoded",
     ):
         console.print(f"  [bold]{command}[/]", highlight=False, soft_wrap=True)
 
@@ -52,14 +56,14 @@ def stay(console: Console, url: str, key: str) -> None:
     console.print("\nThe service stays up until Ctrl-C. In another terminal:")
     command = f"export ARROWQUANT_URL={url} ARROWQUANT_API_KEY={key}"
     console.print(f"  [bold]{command}[/]", highlight=False, soft_wrap=True)
-    console.print("  [bold]arrowquant list[/]")
+    console.print(f"  [bold]{escape(_program())} list[/]", highlight=False)
 
 
 def _sizes(rows: Sequence[Row], source_bytes: int) -> Table:
     table = _table("Size and weights")
-    for name in ("bits", "artifact", "smaller", "bits per\nweight", "as\nplanned", "wider", "raw"):
+    for name in ("bits", "artifact", "smaller", "bits /\nweight", "as\nplanned", "wider", "raw"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("SQNR\nmean, dB", "cosine\nmean", "time"):
+    for name in ("SQNR,\ndB", "cosine\nmean", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("F32", _size(source_bytes), "1.0 x", "32.00", *[""] * 6)
     for row in rows:
@@ -114,6 +118,13 @@ def _stored(row: Row) -> str:
 
 def _size(nbytes: int) -> str:
     return f"{nbytes / 1e6:.1f} MB"
+
+
+def _program() -> str:
+    """The command line's name, with its folder where that is not searched."""
+    beside = Path(sys.executable).with_name("arrowquant")
+    found = shutil.which(beside.name)
+    return beside.name if found and Path(found) == beside else _short(beside)
 
 
 def _short(path: Path) -> str:

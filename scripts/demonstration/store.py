@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ class Store:
         self._client: S3Client | None = None
 
     def program(self, logs: Path) -> Program:
-        """The process, not yet started. Ready once the buckets are there."""
+        """The process, not yet started, and killed at the end. Ready once the buckets are there."""
         weed = Path(sys.executable).with_name("weed")
         if not weed.exists():
             raise Failed(f"{weed} is not there: run `make setup`")
@@ -52,7 +53,7 @@ class Store:
             "GOMEMLIMIT": "512MiB",
             "HOME": str(self.folder),
         }
-        return Program("store", command, logs, env, self._make_buckets)
+        return Program("store", command, logs, env, self._make_buckets, signal.SIGKILL)
 
     def upload(self, file: Path, bucket: str, key: str) -> None:
         """Put a file, in parts where it is large."""
