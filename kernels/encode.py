@@ -11,6 +11,8 @@ in float32, every operation rounded; s = 0 gives u = z. Ties go up. s (u - z) ha
 significant bits and is exact, so v is rounded once, with or without fused multiply-add.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,8 @@ from kernels._jit import Integer, inlined, kernel
 from kernels.fidelity import COLUMNS, MAX
 from kernels.half import single1
 from kernels.lanes import LANES, STEP, encode_lanes, error_lanes
+
+Rule: TypeAlias = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
 
 
 @kernel
@@ -27,9 +31,10 @@ def padded(cols: int) -> int:
 
 
 @inlined
-def inverse1(scale: np.float32) -> np.float32:
-    """1 / scale, or 0 for a zero scale."""
-    return np.float32(0.0) if scale == 0 else np.float32(np.float32(1.0) / scale)
+def rule1(scale: np.float32, low: np.float32, zero: Integer, top: Integer) -> Rule:
+    """What the vectors of lanes need to know: s, 1 / s, m, z + 1/2, the largest code, z."""
+    inverse = np.float32(0.0) if scale == 0 else np.float32(np.float32(1.0) / scale)
+    return scale, inverse, low, np.float32(zero + 0.5), np.float32(top), np.float32(zero)
 
 
 @inlined
@@ -43,48 +48,7 @@ def squared_error(
     top: Integer,
 ) -> np.float64:
     """Sum of e^2 if w[start:stop] were encoded with scale and low."""
-    return error_lanes(
-        w,
-        start,
-        stop,
-        scale,
-        inverse1(scale),
-        low,
-        np.float32(zero + 0.5),
-        np.float32(top),
-        np.int32(zero),
-    )
-
-
-@inlined
-def encode_group(
-    w: NDArray[np.float32],
-    start: Integer,
-    stop: Integer,
-    scale: np.float32,
-    low: np.float32,
-    zero: Integer,
-    top: Integer,
-    q: NDArray[np.uint8],
-    lanes: NDArray[np.float64],
-) -> None:
-    """Write the codes of w[start:stop] to q[start:stop] and add the errors to lanes.
-
-    lanes   float64 (COLUMNS, LANES); weight i counts in lane i % LANES
-    """
-    encode_lanes(
-        w,
-        q,
-        lanes,
-        start,
-        stop,
-        scale,
-        inverse1(scale),
-        low,
-        np.float32(zero + 0.5),
-        np.float32(top),
-        np.int32(zero),
-    )
+    return error_lanes(w, start, stop, rule1(scale, low, zero, top))
 
 
 @kernel
@@ -104,7 +68,7 @@ def encode_row(
     group   weights per group, a multiple of STEP or at least cols
     scales  halves as uint16 (groups,); mins the same, or empty when symmetric
     q       uint8 (cols,) with the same room: codes, one per byte, written; zero beyond cols
-    sums    float64 (COLUMNS,), written: lanes added in order
+    sums    float64 (COLUMNS,), written: weight i counts in lane i % LANES, lanes added in order
     """
     lanes = np.zeros((COLUMNS, LANES), np.float64)
     zero = (1 << (bits - 1)) if symmetric else 0
@@ -113,7 +77,8 @@ def encode_row(
         start, stop = g * group, min((g + 1) * group, w.size)
         if not symmetric:
             low = single1(mins[g])
-        encode_group(w, start, stop, single1(scales[g]), low, zero, (1 << bits) - 1, q, lanes)
+        rule = rule1(single1(scales[g]), low, zero, (1 << bits) - 1)
+        encode_lanes(w, q, lanes, start, stop, rule)
     for c in range(COLUMNS):
         total = lanes[c, 0]
         for lane in range(1, LANES):

@@ -77,7 +77,9 @@ def quantize(
     mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
     sums = np.empty((rows, COLUMNS), np.float64)
 
-    slopes = np.empty(0, np.float32) if method == "minmax" else lsq.slopes_for(bits, symmetric)
+    slopes = (
+        np.empty(0, np.float32) if method == "minmax" else lsq.slopes_for(bits, group, symmetric)
+    )
 
     def work(part: slice) -> int:
         return quantize_rows(

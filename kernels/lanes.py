@@ -28,8 +28,6 @@ _F32S, _F64S = ir.VectorType(_F32, STEP), ir.VectorType(_F64, LANES)
 _I8S, _I32S = ir.VectorType(_I8, STEP), ir.VectorType(_I32, STEP)
 _NOUGHTS = ir.Constant(_F32S, [0.0] * STEP)
 
-SCALARS = (types.float32,) * 5 + (types.int32,)  # scale, inverse, low, offset, top, zero
-
 
 def _splat(builder: Any, value: Any, vector: Any) -> Any:
     """The scalar in every lane."""
@@ -90,17 +88,17 @@ def _each_step(builder: Any, start: Any, stop: Any, body: Callable[[Any, Any], N
 
 
 class _Rule:
-    """The rule of encode for the six scalars, as instructions."""
+    """The rule of encode as instructions; scalars is the tuple that encode.rule1 returns."""
 
     def __init__(self, builder: Any, scalars: Any) -> None:
         self._builder = builder
-        self._floats = [_splat(builder, value, _F32S) for value in scalars[:5]]
-        self._zero = _splat(builder, scalars[5], _I32S)
+        values = [builder.extract_value(scalars, k) for k in range(scalars.type.count)]
+        self._scalars = [_splat(builder, value, _F32S) for value in values]
 
     def codes(self, x: Any) -> Any:
         """u = clip(floor((x - low) * inverse + offset), 0, top), 32-bit lanes."""
         builder = self._builder
-        _, inverse, low, offset, top = self._floats
+        _, inverse, low, offset, top, _ = self._scalars
         t = builder.fadd(builder.fmul(builder.fsub(x, low), inverse), offset)
         t = _larger(builder, t, _NOUGHTS)
         return builder.fptosi(_smaller(builder, t, top), _I32S)
@@ -108,8 +106,8 @@ class _Rule:
     def values(self, u: Any) -> Any:
         """v = scale * (u - zero) + low, float32."""
         builder = self._builder
-        scale, _, low, _, _ = self._floats
-        steps = builder.sitofp(builder.sub(u, self._zero), _F32S)
+        scale, _, low, _, _, zero = self._scalars
+        steps = builder.fsub(builder.sitofp(u, _F32S), zero)
         return builder.fadd(builder.fmul(scale, steps), low)
 
 
@@ -123,7 +121,7 @@ def _arrays(context: Any, builder: Any, signature: Any, args: Any, count: int) -
 def _encode(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     w, q, lanes = _arrays(context, builder, signature, args, 3)
     start, stop = args[3:5]
-    rule = _Rule(builder, args[5:])
+    rule = _Rule(builder, args[5])
     absolute = builder.module.declare_intrinsic(
         "llvm.fabs.v4f64", fnty=ir.FunctionType(_F64S, [_F64S])
     )
@@ -153,7 +151,7 @@ def _encode(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 def _error(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     (w,) = _arrays(context, builder, signature, args, 1)
     start, stop = args[1:3]
-    rule = _Rule(builder, args[3:])
+    rule = _Rule(builder, args[3])
     total = _variable(builder, ir.Constant(_F64S, [0.0] * LANES))
 
     def body(i: Any, keep: Any) -> None:
@@ -196,36 +194,12 @@ def _moments(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return context.make_tuple(builder, signature.return_type, results)
 
 
-def _encode_type(
-    typing: Any,
-    w: Any,
-    q: Any,
-    sums: Any,
-    start: Any,
-    stop: Any,
-    scale: Any,
-    inverse: Any,
-    low: Any,
-    offset: Any,
-    top: Any,
-    zero: Any,
-) -> Any:
-    return types.void(w, q, sums, types.intp, types.intp, *SCALARS), _encode
+def _encode_type(typing: Any, w: Any, q: Any, sums: Any, start: Any, stop: Any, rule: Any) -> Any:
+    return types.void(w, q, sums, types.intp, types.intp, rule), _encode
 
 
-def _error_type(
-    typing: Any,
-    w: Any,
-    start: Any,
-    stop: Any,
-    scale: Any,
-    inverse: Any,
-    low: Any,
-    offset: Any,
-    top: Any,
-    zero: Any,
-) -> Any:
-    return types.float64(w, types.intp, types.intp, *SCALARS), _error
+def _error_type(typing: Any, w: Any, start: Any, stop: Any, rule: Any) -> Any:
+    return types.float64(w, types.intp, types.intp, rule), _error
 
 
 def _moments_type(
@@ -237,15 +211,16 @@ def _moments_type(
 
 # In all three, weights are finite and arrays are contiguous.
 #
-# encode_lanes(w, q, sums, start, stop, scale, inverse, low, offset, top, zero)
+# encode_lanes(w, q, sums, start, stop, rule)
 #   w       float32, finite
 #   q       uint8, codes of w[start:stop], written
 #   sums    float64 (COLUMNS, LANES), to which the error sums are added, weight i in lane i % LANES
 #   start, stop   any; the arrays have room up to the end of the last step, see STEP, in which the
 #           codes from stop on are set to 0
+#   rule    from encode.rule1
 encode_lanes = cast("Callable[..., None]", intrinsic(_encode_type))
 
-# error_lanes(w, start, stop, scale, inverse, low, offset, top, zero): the sum of e^2 only, float64
+# error_lanes(w, start, stop, rule): the sum of e^2 only, float64
 error_lanes = cast("Callable[..., np.float64]", intrinsic(_error_type))
 
 # moments_lanes(image, start, stop, slope, offset, top): sums of u, u^2 and image * u, int32, with

@@ -31,7 +31,8 @@ UNITS = 32767.0  # image units per half range
 CHUNK = 256  # 256 weights * 32768 units * code 255 stays below 2^31
 TINY = 2.0**-25  # ranges below this are under the resolution of float16: minmax is kept
 
-# Ranges tried, as fractions of the full one.
+# Ranges tried, as fractions of the full one; in groups above LONG, where outliers set the range of
+# very many weights, those of LONG_FACTORS.
 FACTORS = {
     2: (1.0, 0.88, 0.76, 0.64, 0.52),
     3: (1.0, 0.92, 0.84, 0.76, 0.68),
@@ -40,13 +41,17 @@ FACTORS = {
 }
 
 
-def slopes_for(bits: int, symmetric: bool) -> NDArray[np.float32]:
+LONG = 512
+LONG_FACTORS = (1.0, 0.85, 0.72, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2)
+
+
+def slopes_for(bits: int, group: int, symmetric: bool) -> NDArray[np.float32]:
     """Codes per image unit of every candidate, float32.
 
     When symmetric, with both signs and with the extreme at code 2^(bits - 1) - 1, for ternary
     weights (-a, 0, a): exact at 2 bits when a is a half, else up to the rounding of the scale.
     """
-    factors = np.array(FACTORS[bits])
+    factors = np.array(FACTORS[bits] if group <= LONG else LONG_FACTORS)
     if not symmetric:
         return (((1 << bits) - 1) / (2.0 * UNITS * factors)).astype(np.float32)
     half = 1 << (bits - 1)

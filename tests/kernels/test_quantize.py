@@ -77,7 +77,8 @@ def test_lsq_is_consistent_and_never_worse_than_minmax(data, dtype, n_bits, grou
 @pytest.mark.parametrize("n_bits", BITS)
 @pytest.mark.parametrize("group_size", [32, 64, 0])
 def test_lsq_agrees_with_its_twin(n_bits, group_size, symmetric):
-    assert lsq.FACTORS == fast_lsq.FACTORS
+    for name in ("FACTORS", "LONG", "LONG_FACTORS"):
+        assert getattr(lsq, name) == getattr(fast_lsq, name)
     x = llm_like(12, 1000, 11)
     w = affine.widen(x, "BF16")
     encoded = kernels.quantize(
@@ -90,7 +91,8 @@ def test_lsq_agrees_with_its_twin(n_bits, group_size, symmetric):
     np.testing.assert_allclose(
         affine.error_sums(w, v)[1], error, rtol=1e-2 if n_bits == 8 else 1e-3
     )
-    assert (encoded.scales == scales).mean() > (0.5 if n_bits == 8 else 0.75)
+    if group_size:  # of 12 long groups a few may tie differently
+        assert (encoded.scales == scales).mean() > (0.5 if n_bits == 8 else 0.95)
 
 
 @given(st.data(), dtypes, bits, st.booleans())

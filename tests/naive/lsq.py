@@ -10,13 +10,18 @@ FACTORS = {
     4: (1.0, 0.94, 0.88, 0.82, 0.76),
     8: (1.0, 0.98, 0.96, 0.94, 0.92),
 }
+LONG, LONG_FACTORS = 512, (1.0, 0.85, 0.72, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2)
+
+
+def factors_of(w, bits):
+    return FACTORS[bits] if w.size <= LONG else LONG_FACTORS
 
 
 def fit_asymmetric(w, bits):
     top = 2**bits - 1
     lo, hi = w.min(), w.max()
     best, found = np.inf, None
-    for factor in FACTORS[bits]:
+    for factor in factors_of(w, bits):
         step = factor * (hi - lo) / top
         u = np.clip(np.floor((w - (lo + hi) / 2) / step + top / 2 + 0.5), 0, top)
         if u.min() == u.max():
@@ -35,7 +40,7 @@ def fit_symmetric(w, bits):
     half = 2 ** (bits - 1)
     size = np.abs(w).max()
     best, found = np.inf, 0.0
-    steps = [factor * size / half for factor in FACTORS[bits]]
+    steps = [factor * size / half for factor in factors_of(w, bits)]
     for step in (*steps, *(-step for step in steps), size / (half - 1)):
         u = np.clip(np.floor(w / step + 0.5), -half, half - 1)
         if not u.any():
