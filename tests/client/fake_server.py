@@ -146,6 +146,9 @@ class FakeServer:
             return httpx.Response(200, json={"events": events, "next_after": after})
         if not self.streams:
             return problem(406, "not_acceptable")
+        if not events:
+            self.finish(job)
+            return httpx.Response(204)
         limit = self.break_stream_after.pop(0) if self.break_stream_after else None
         headers = {"content-type": "text/event-stream; charset=utf-8"}
         return httpx.Response(200, headers=headers, stream=Stream(self, job, events, limit))

@@ -124,7 +124,8 @@ def test_lists_go_through_all_pages(client: Client, server: FakeServer) -> None:
         server.add()
     assert len(list(client.list())) == 5
     assert len(list(client.list(limit=3))) == 3
-    assert list(client.list(state="FAILED")) == []
+    assert list(client.list(state="FAILED", label="team=a=b")) == []
+    assert server.requests[-1].url.params["label"] == "team:a=b"
 
 
 def test_a_broken_stream_goes_on_where_it_was(client: Client, server: FakeServer) -> None:
@@ -133,6 +134,11 @@ def test_a_broken_stream_goes_on_where_it_was(client: Client, server: FakeServer
     assert [event["seq"] for event in client.watch(job["id"])] == [1, 2, 3, 4, 5]
     resumed = [r.headers["last-event-id"] for r in server.requests if "last-event-id" in r.headers]
     assert resumed == ["2", "2", "3"]
+
+
+def test_a_watch_past_the_end_gives_nothing(client: Client, server: FakeServer) -> None:
+    job = server.add()
+    assert list(client.watch(job["id"], after=5)) == []
 
 
 def test_without_streams_it_polls(client: Client, server: FakeServer) -> None:

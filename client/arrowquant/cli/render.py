@@ -54,8 +54,11 @@ def error(problem: ArrowQuantError) -> None:
     )
     if isinstance(problem, ApiError):
         for field in problem.errors:
-            pointer, detail = field.get("pointer", ""), field.get("detail", "")
-            _line(console, f"  [bold]{clean(pointer)}[/] {clean(detail)}")
+            pointer, detail = str(field.get("pointer", "")), str(field.get("detail", ""))
+            if detail in problem.detail:  # said already
+                detail = ""
+            if detail or pointer not in problem.detail:
+                _line(console, f"  at [bold]{clean(pointer)}[/] {clean(detail)}".rstrip())
         if problem.request_id and problem.status >= 500:
             _line(console, f"  request id {clean(problem.request_id)}")
     if problem.hint:

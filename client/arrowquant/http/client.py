@@ -177,7 +177,9 @@ class Client:
         limit: int | None = None,
     ) -> Iterator[Job]:
         """Jobs, newest first. `label` is "key=value"."""
-        params: Params = {"state": state, "name": name, "label": label}
+        # The API separates key and value by a colon; people write them as they set them.
+        wanted = None if label is None else label.replace("=", ":", 1)
+        params: Params = {"state": state, "name": name, "label": wanted}
         for number, job in enumerate(self._pages("/v1/jobs", "jobs", params, limit)):
             if limit is not None and number >= limit:
                 return

@@ -97,6 +97,8 @@ def _stream(
     if deadline is not None:
         timeout = httpx.Timeout(30.0, read=max(0.1, min(45.0, deadline - time.monotonic())))
     with transport.stream(path, headers=headers, timeout=timeout) as response:
+        if response.status_code == 204:
+            return  # there is nothing past the last event
         if "text/event-stream" not in response.headers.get("content-type", ""):
             raise ApiError("no_event_stream", "the server sends no event stream here")
         for message in sse.messages(response.iter_bytes()):
