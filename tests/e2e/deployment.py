@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 import arrowquant
 from tests.processes import HOST, Server, free_port
@@ -68,6 +70,11 @@ class Worker(Server):
     def ping(self) -> None:
         if self.events().count("workshop_open") < self._starts:
             raise RuntimeError("not ready yet")
+
+    def pool(self) -> list[psutil.Process]:
+        """The pool's processes."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid).children()
 
     def lines(self) -> list[dict[str, Any]]:
         """The log so far, over all starts; what was cut off by a kill is left out."""
@@ -130,8 +137,6 @@ def s3_connections(server: S3Server, buckets: Mapping[str, str]) -> dict[str, st
 
 def make_key(environment: Mapping[str, str]) -> str:
     """An API key, made as an operator makes one."""
-    import subprocess
-
     made = subprocess.run(
         [sys.executable, "-m", "service", "keys", "create", "--tenant", "t", "--name", "test"],
         env={**os.environ, **environment},

@@ -1,0 +1,127 @@
+"""Peak memory of whole jobs on a 4 GB model with a 1 GB tensor, as the kernel accounts for it.
+
+    python -m benchmarks.memory [--output-dir DIR] [--s3]
+
+Two forms: `arrowquant quantize --max-memory 500MiB` on a folder (peak RSS of that process, from
+wait4) and, with --s3, the same through an S3 server, API and Celery worker (VmHWM of the worker's
+pool process). Beside each, what the model weighs and how long it took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.machine import describe
+from benchmarks.synthetic import write_four_gigabytes
+
+CAP = 500 * 2**20
+RESULTS = Path(__file__).with_name("results")
+
+
+def quantize_folder(model: Path, folder: Path) -> dict[str, Any]:
+    """Peak RSS and time of the one-shot command."""
+    program = Path(sys.executable).with_name("arrowquant")
+    command = [str(program), "quantize", str(model), str(folder / "out")]
+    command += ["--bits", "4", "--group-size", "64", "--max-memory", "500MiB", "--json"]
+    began = time.monotonic()
+    with (folder / "summary.json").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            env=os.environ | {"ARROWQUANT_DATA_DIR": str(folder / "data")},
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with status {status}")
+    summary = json.loads((folder / "summary.json").read_text())
+    return _result("folder", summary, usage.ru_maxrss * 1024, time.monotonic() - began)
+
+
+def quantize_through_s3(model: Path, folder: Path) -> dict[str, Any]:
+    """Peak RSS of the worker's pool process for the same job over HTTP and S3."""
+    # The tests' servers: a benchmark of the service needs the same real parts.
+    import arrowquant
+    from tests.e2e.deployment import Api, Worker, make_key, s3_connections
+    from tests.servers import RedisServer, S3Server
+
+    with S3Server() as s3, RedisServer() as redis:
+        bucket = s3.make_bucket()
+        s3.client().upload_file(str(model), bucket, "in/model.safetensors")
+        environment = s3_connections(s3, {"models": bucket, "artifacts": bucket}) | {
+            "ARROWQUANT_DATA_DIR": str(folder / "service"),
+            "ARROWQUANT_BROKER_URL": redis.url,
+            "ARROWQUANT_LOG_FORMAT": "json",
+        }
+        key = make_key(environment)
+        with Api(environment) as api, Worker(environment) as worker:
+            began = time.monotonic()
+            with arrowquant.Client(api.url, key) as client:
+                job = client.submit(
+                    {
+                        "source": {"connection": "models", "prefix": "in/"},
+                        "output": {"connection": "artifacts", "prefix": "out/"},
+                        "recipe": {"bits": 4, "group_size": 64},
+                        "limits": {"max_memory_bytes": CAP},
+                    }
+                )
+                done = client.wait(job["id"], timeout=1800)
+            seconds = time.monotonic() - began
+            peak = max(_peak_rss(child) for child in worker.pool())
+    return _result("s3", done["summary"], peak, seconds)
+
+
+def _peak_rss(process: psutil.Process) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _result(form: str, summary: dict[str, Any], peak: int, seconds: float) -> dict[str, Any]:
+    totals = summary["totals"]
+    return {
+        "form": form,
+        "peak_rss_bytes": peak,
+        "cap_bytes": CAP,
+        "source_bytes": totals["source_bytes"],
+        "artifact_bytes": totals["artifact_bytes"],
+        "bits_per_weight": totals["bits_per_weight"],
+        "seconds": round(seconds, 2),
+        "weights_per_second": round(totals["parameters"] / seconds),
+    }
+
+
+def main() -> None:
+    """Run, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--output-dir", type=Path, default=RESULTS)
+    parser.add_argument("--s3", action="store_true", help="also through S3, API and worker")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="arrowquant-memory-"))
+    try:
+        machine = describe()
+        model = write_four_gigabytes(folder / "model.safetensors")
+        runs = [quantize_folder(model, folder)]
+        if arguments.s3:
+            runs.append(quantize_through_s3(model, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    result = {"benchmark": "memory", "machine": machine, "runs": runs}
+    text = json.dumps(result, indent=2) + "\n"
+    (arguments.output_dir / "memory.json").write_text(text)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
