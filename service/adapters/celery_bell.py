@@ -8,29 +8,41 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
 from ssl import CERT_REQUIRED
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.domain.errors import ArrowQuantError
 from service.domain.messages import QUEUE, RING_TASK
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 # Two seconds to connect, or to wait for an answer: a request must never hang on the doorbell.
 TIMEOUT_S: Final = 2.0
 # After a failure rings fail at once for this long, so that a dead broker slows nothing down.
 QUIET_S: Final = 2.0
 
+_WORKER: Final[dict[str, Any]] = {
+    # A busy worker must not sit on rings that an idle one could answer.
+    "worker_prefetch_multiplier": 1,
+    # Allocators never give everything back: a fresh child now and then does.
+    "worker_max_tasks_per_child": 64,
+    # What was begun stays in SQL; a lost connection to the doorbell is no reason to stop work.
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Cancel and drain go through the ledger; remote control would only be one more way in.
+    "worker_enable_remote_control": False,
+    # The process sets up its own structured log.
+    "worker_hijack_root_logger": False,
+}
+
 
 class CeleryBell:
     """Rings through the broker that the workers listen to."""
 
     def __init__(self, broker_url: str, data_dir: Path) -> None:
-        # Celery takes a while to import and the command line may never ring.
-        from celery import Celery
-
-        self._app = Celery("arrowquant", set_as_current=False)
-        self._app.conf.update(celery_settings(broker_url, data_dir))
-        self._app.conf.update(_impatient(self._app.conf.broker_transport_options))
+        self._settings = celery_settings(broker_url, data_dir)
         # One ring at a time: it takes less than a millisecond, and a hundred threads that each wait
         # for a dead broker would block all requests.
         self._lock = threading.Lock()
@@ -60,7 +72,18 @@ class CeleryBell:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._app.close()
+        if "_app" in self.__dict__:
+            self._app.close()
+
+    @cached_property
+    def _app(self) -> Celery:
+        # Celery takes a while to import, and who makes a key never rings.
+        from celery import Celery
+
+        app = Celery("arrowquant", set_as_current=False)
+        app.conf.update(self._settings)
+        app.conf.update(_impatient(self._settings["broker_transport_options"]))
+        return app
 
     def _send(self) -> None:
         try:
@@ -100,16 +123,7 @@ def celery_settings(broker_url: str, data_dir: Path) -> dict[str, Any]:
         # Publishing is tried once; celery would otherwise hang while the broker is down
         # (https://github.com/celery/celery/issues/4627).
         "task_publish_retry": False,
-        # A busy worker must not sit on rings that an idle one could answer.
-        "worker_prefetch_multiplier": 1,
-        # Allocators never give everything back: a fresh child now and then does.
-        "worker_max_tasks_per_child": 64,
-        # What was begun stays in SQL; a lost connection to the doorbell is no reason to stop work.
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Cancel and drain go through the ledger; remote control would only be one more way in.
-        "worker_enable_remote_control": False,
-        # The process sets up its own structured log.
-        "worker_hijack_root_logger": False,
+        **_WORKER,
     }
     if broker_url.startswith("redis"):
         # Only kombu's Redis transport can take a message only when a process is free for it.
@@ -130,6 +144,8 @@ def _transport_options(broker_url: str, data_dir: Path) -> dict[str, Any]:
             "data_folder_in": str(queue),
             "data_folder_out": str(queue),
             "control_folder": str(control),
+            # Seconds between two looks into the folder: cheap, and a person is waiting.
+            "polling_interval": 0.25,
         }
     return {
         # A ring that a worker took and did not acknowledge (it died in between) rings again after

@@ -10,14 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.domain.job import TERMINAL, TensorState
+from service.domain.job import TERMINAL
 from service.usecases import jobs
 from service.web.answers import failures, json_answer
 from service.web.auth import Tenant
 from service.web.context import Shared
 from service.web.follow import ping, stream
-from service.web.routes.parameters import JobId, PageSize, PageToken
-from service.web.schemas import EventOut, EventPage, TensorOut, TensorPage
+from service.web.routes.parameters import JobId, PageSize
+from service.web.schemas import EventOut, EventPage
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
@@ -87,27 +87,3 @@ async def _streamed(shared: Shared, job_id: str, tenant: str, after: int) -> Res
         ping_message_factory=ping,
         sep="\n",
     )
-
-
-@router.get(
-    "/tensors",
-    operation_id="list_tensors",
-    summary="List the tensors of a job",
-    response_model=TensorPage,
-    responses=failures("not_found", "invalid_page_token", "invalid_spec"),
-)
-def list_tensors(
-    job_id: JobId,
-    tenant: Tenant,
-    shared: Shared,
-    state: Annotated[TensorState | None, Query(description="Only tensors in this state.")] = None,
-    page_size: PageSize = None,
-    page_token: PageToken = None,
-) -> Response:
-    """What was planned for every tensor, what became of it, and how exact it is. Empty until the
-    job is planned."""
-    found, token = jobs.list_tensors(
-        shared.deps.ledger, job_id, tenant, state, page_size, page_token
-    )
-    tensors = [TensorOut.of(row) for row in found]
-    return json_answer(TensorPage(tensors=tensors, next_page_token=token))
