@@ -72,8 +72,13 @@ def _unpack_piece(codes: NDArray[np.uint8], bits: int, zero: int, out: NDArray[n
     if bits == 8:
         np.subtract(codes, np.float32(zero), out=out, dtype=np.float32)
     elif bits in _ITEM:
-        values = np.take(_table(bits, zero), codes).view(np.float32)
-        np.copyto(out, values[:, :cols])
+        table = _table(bits, zero)
+        # A byte is always inside the table: mode "clip" only spares NumPy a slow check.
+        if out.flags.c_contiguous and cols * bits == 8 * codes.shape[1]:
+            np.take(table, codes, out=out.view(table.dtype), mode="clip")
+        else:
+            values = np.take(table, codes, mode="clip").view(np.float32)
+            np.copyto(out, values[:, :cols])
     else:
         _unpack_words(codes, bits, zero, out)
 
