@@ -7,6 +7,7 @@ Children that die are started again; the ledger makes that safe at any moment.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 RESTART_DELAY_S = 1.0
 STOP_TIMEOUT_S = 15.0
 LOCAL_CONNECTION = "local"
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,25 @@ class Child:
         while not self._stopping.is_set():
             # A group of its own: Ctrl-C goes to this process alone, which then stops its children.
             self._process = subprocess.Popen(
-                self._command, env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
+                self._command,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, nothing to lock
             )
             code = self._process.wait()
             if not self._stopping.is_set():
                 log.warning("child_ended", child=self.name, code=code)
                 self._stopping.wait(RESTART_DELAY_S)
+
+
+def _end_with_parent() -> None:
+    """In the child: be told to end when this process is gone, killed or not (Linux only).
+
+    The kernel watches the thread that starts the child; `_keep` lives as long as the process.
+    """
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def default_connections(settings: Settings) -> Settings:
