@@ -6,7 +6,7 @@ codes u and the scale and minimum are refitted in closed form to those codes:
     D = n Suu - Su^2,   s = (n Swu - Sw Su) / D,   m = (Suu Sw - Su Swu) / D
     squared error = Sww - s Swu - m Sw
 
-(symmetric: s = Swu / Suu over signed codes, for both signs of s, because -2^(bits - 1) has no
+(w is the image below; symmetric: s = Swu / Suu over signed codes, for both signs of s, because -2^(bits - 1) has no
 positive twin). The best refit has its minimum rounded to float16, its scale refitted to that
 minimum and rounded, and its codes rounded again. A group never ends with a larger squared error
 than minmax would give it: both are measured with the values as stored, and the smaller is kept.
@@ -39,8 +39,6 @@ FACTORS = {
     4: (1.0, 0.94, 0.88, 0.82, 0.76),
     8: (1.0, 0.98, 0.96, 0.94, 0.92),
 }
-
-
 LONG = 512
 LONG_FACTORS = (1.0, 0.85, 0.72, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2)
 
