@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.adapters.sql import SqlLedger, SystemClock, make_engine
+from service.adapters.sql import SqlLedger, make_engine
+from service.adapters.system_clock import SystemClock
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import EventType, JobState, Phase, TensorState, UnitKind
 from service.domain.ports import JobQuery
@@ -280,6 +281,20 @@ def test_a_bad_part_is_made_again_before_publishing(bench: Bench) -> None:
         bench.ledger.publish_done(publish, {})
     kinds = [(claim.kind.value, claim.seq) for claim in bench.drain()]
     assert kinds == [("quantize", 0), ("quantize", 2), ("publish", 0)]
+
+
+def test_a_publisher_of_a_former_life_reopens_nothing(bench: Bench) -> None:
+    job = bench.plan()
+    bench.finish(bench.take())
+    bench.finish(bench.take())
+    publish = bench.take(UnitKind.PUBLISH)
+    bench.ledger.cancel_job(job.id)
+    bench.finish(bench.take(UnitKind.CLEANUP))
+    bench.ledger.retry_job(job.id)
+    bench.take(UnitKind.PLAN)
+    with pytest.raises(LeaseLost):
+        bench.ledger.reopen_unit(publish, 0, "missing")
+    assert len(bench.ledger.parts(job.id)) == 2
 
 
 def test_a_job_past_its_time_fails(bench: Bench) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     multiple,
@@ -30,7 +29,7 @@ from service.domain.job import Claim, EventType, JobState, Phase, UnitKind, Unit
 from tests.contracts.ledgers import LEASE_S, Bench, HandClock, part, unit, worker
 from tests.machines.model import PUBLISH, ModelJob, later
 
-PLANS = (
+PLANS: tuple[list[UnitPlan], ...] = (
     [],
     [unit(0)],
     [unit(0), unit(1, 1, source_bytes=300)],
@@ -89,7 +88,6 @@ class JobLife(RuleBasedStateMachine):
         self.model[job.id] = ModelJob(job.id, plan)
         return job.id
 
-    @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
         job = self.model[job_id]
         ended = (JobState.SUCCEEDED, JobState.FAILED)
@@ -217,7 +215,6 @@ class JobLife(RuleBasedStateMachine):
             self.ledger.release(claim, delay, BROKEN if failed else None)
             job.released(claim, later(self.clock.now(), delay))
 
-    @rule(claim=consumes(claims))
     def fail(self, claim: Claim) -> None:
         with self.held(claim) as job:
             self.ledger.fail_job(claim, BROKEN)
@@ -226,12 +223,34 @@ class JobLife(RuleBasedStateMachine):
             else:
                 job.fail()
 
+    @rule(claim=claims, trouble=st.sampled_from(["cancel", "fail", "reboot"]))
+    def trouble(self, claim: Claim, trouble: str) -> None:
+        """One rule for all that ends a life, or none would last."""
+        match trouble:
+            case "cancel":
+                self.cancel(claim.job_id)
+            case "fail":
+                self.fail(claim)
+            case "reboot":
+                self.reboot()
+
+    @rule(job_id=jobs)
+    def cancel_any(self, job_id: str) -> None:
+        if self.model[job_id].state is not JobState.RUNNING:
+            self.cancel(job_id)
+
+    @rule(times=st.integers(1, 4))
+    def toil(self, times: int) -> None:
+        """A worker that does as it should."""
+        for _ in range(times):
+            if (claim := self._claim(None)) is not None:
+                self.work(claim)
+
     @rule(seconds=st.sampled_from([0.5, 4.0, LEASE_S]))
     def wait(self, seconds: float) -> None:
         """Long enough, and every worker that did not renew its lease has crashed."""
         self.clock.move(seconds)
 
-    @rule()
     def reboot(self) -> None:
         """The workers' host comes back and knows that none of its processes lives."""
         leased = [u for job in self.model.values() for u in job.units.values()]
@@ -309,7 +328,8 @@ class JobLife(RuleBasedStateMachine):
 def test_job_life(tmp_path: Path) -> None:
     JobLife.template = tmp_path / "empty.db"
     migrate(f"sqlite:///{JobLife.template}")
-    examples = 50 if settings.default.max_examples <= 100 else settings.default.max_examples
+    # Half of what a plain property gets: each of these is a whole history of jobs.
+    examples = settings().max_examples // 2
     run_state_machine_as_test(
         JobLife, settings=settings(max_examples=examples, stateful_step_count=50, deadline=None)
     )

@@ -1,6 +1,5 @@
 """Jobs, API keys and stored answers in SQL."""
 
-from service.adapters.sql.clock import SystemClock
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.idempotency import SqlIdempotencyStore
 from service.adapters.sql.keys import SqlKeyRing
@@ -10,7 +9,6 @@ __all__ = [
     "SqlIdempotencyStore",
     "SqlKeyRing",
     "SqlLedger",
-    "SystemClock",
     "make_engine",
     "migrate",
 ]

@@ -20,15 +20,15 @@ class ClaimVerbs(Verbs):
     """Leases. A unit is held by whoever knows its present fence."""
 
     def claim(self, worker: Worker, job_id: str | None = None) -> Claim | None:
-        # Looking first takes no lock: idle workers ask every second.
-        while self._find(job_id) is not None:
+        # Looking first takes no lock and sorts nothing: idle workers ask every second.
+        while self._anything(job_id):
             if (claim := self._try_to_claim(worker, job_id)) is not None:
                 return claim
             # Someone else was faster, or the unit had failed too often: look again.
         return None
 
     def has_work(self) -> bool:
-        return self._find(None) is not None
+        return self._anything(None)
 
     def heartbeat(self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0) -> None:
         # A beat that crosses the unit's own end is no reason for alarm.
@@ -84,9 +84,12 @@ class ClaimVerbs(Verbs):
                 _write(job, unit, **_given_back(unit))
             return still
 
-    def _find(self, job_id: str | None) -> str | None:
+    def _anything(self, job_id: str | None) -> bool:
+        query = select(units.c.seq).where(_claimable(self._clock.now())).limit(1)
+        if job_id is not None:
+            query = query.where(units.c.job_id == job_id)
         with self._db.read() as connection:
-            return connection.execute(_next_job(self._clock.now(), job_id)).scalar()
+            return connection.execute(query).first() is not None
 
     def _try_to_claim(self, worker: Worker, job_id: str | None) -> Claim | None:
         with self._db.write() as connection:
