@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers import PostgresServer, RedisServer, S3Server
+from workers import kernel_cache
 
 # These tests need torch, which is not in the locked environment: `make test-torch` runs them.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["torch"]
@@ -42,8 +43,7 @@ def pytest_configure() -> None:
             del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     # Kernels are compiled once for the run and all the processes it starts, and kept for the next.
-    cache = Path(__file__).resolve().parents[1] / ".pytest_cache" / "numba"
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
+    kernel_cache.choose(Path(__file__).resolve().parents[1] / ".pytest_cache")
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
 from service.adapters.celery_bell import celery_settings
 from service.logs import configure as configure_logs
 from service.settings import Settings
+from workers import drain, kernel_cache
 
 settings = Settings.load()
+kernel_cache.choose(settings.data_dir)
 app = Celery("arrowquant", include=["workers.tasks"])
 app.conf.update(celery_settings(settings.resolved_broker_url, settings.data_dir))
 # One unit at a time in a process: a unit uses all the threads it was given.
@@ -31,4 +33,9 @@ def _configure_logs(**_: Any) -> None:
 def _open_workshop(**_: Any) -> None:
     from workers import tasks
 
-    tasks.open_workshop(settings)
+    tasks.open_workshop()
+
+
+@worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    drain.ask()

@@ -7,7 +7,6 @@ so that `arrowquant --help` stays quick.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.markup import escape
 from service.domain.errors import ArrowQuantError
 from service.domain.spec import Limits, Recipe
 from service.settings import InvalidSettings, Settings
-from workers import recipes, render
+from workers import kernel_cache, recipes, render
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -143,8 +142,7 @@ def _run(
     src: str, dst: str, recipe: Recipe, limits: Limits, replace: bool, *, quiet: bool
 ) -> dict[str, Any]:
     settings = Settings.load()
-    # Set before numba is imported: compiled kernels are kept where the product keeps everything.
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.data_dir / "numba"))
+    kernel_cache.choose(settings.data_dir)
     from service import logs
     from service.domain.job import JobState
     from workers import local

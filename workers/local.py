@@ -172,7 +172,7 @@ def _create(deps: Deps, request: JobRequest) -> str:
         name=request.name,
         labels={},
         priority=1,
-        request=request.model_dump(mode="json"),
+        request=request.model_dump(mode="json", exclude_unset=True),
         resolved={"recipe": resolve(request.recipe).model_dump(mode="json")},
         max_runtime_s=request.limits.max_runtime_s,
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import psutil
 
 from service.domain.errors import ArrowQuantError
-from service.domain.plan import TILE_BYTES, Plan, Unit
+from service.domain.plan import Plan
+from service.domain.units import TILE_BYTES, Unit
 
 PREFERRED_BUFFERS = 3
 UPLOAD_BYTES = 32 * 2**20  # parts an upload keeps in flight, see the object stores

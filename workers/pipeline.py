@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kernels import ErrorSums
-from service.domain.plan import Plan, TensorPlan, Unit, tiles_of, whole
+from service.domain.plan import Plan
 from service.domain.ports import ObjectStore
 from service.domain.profiles import Action
+from service.domain.treatment import TensorPlan
+from service.domain.units import Unit, tiles_of, whole
 from workers.artifact.part import PartWriter, WrittenPart
 from workers.artifact.schema import StoredTile
 from workers.memory import Budget

@@ -93,7 +93,9 @@ def plan(console: Console, announced: dict[str, Any], *, every_tensor: bool) -> 
 def served(console: Console, settings: Settings, broker: Broker) -> None:
     """What a person needs to use a server that has just started."""
     url = f"http://{settings.host}:{settings.port}"
-    console.print(f"[bold]ArrowQuant[/] on {url}   (API description: {url}/openapi.json)", highlight=False)
+    console.print(
+        f"[bold]ArrowQuant[/] on {url}   (API description: {url}/openapi.json)", highlight=False
+    )
     console.print(f"  data       {escape(str(settings.data_dir))}", highlight=False)
     console.print(f"  broker     {broker.what}", highlight=False)
     for name, connection in settings.connections.items():

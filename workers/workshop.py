@@ -62,7 +62,8 @@ class Workshop:
             if claim is None:
                 break
             taken += 1
-            self._wake_others(job_id)
+            if job_id is None:
+                self.ring_if_needed()
             self.work_on(claim)
         return taken
 
@@ -79,6 +80,8 @@ class Workshop:
                 log.info("lease_lost", reason=str(error))
             except ArrowQuantError as error:
                 self._failed(claim, error)
+            except MemoryError:
+                self._failed(claim, _out_of_memory())
             except Exception as error:
                 log.exception("unit_crashed")
                 self._failed(claim, _internal(error))
@@ -123,13 +126,19 @@ class Workshop:
             except ArrowQuantError as ledger_error:
                 log.error("outcome_not_written", error=str(ledger_error))
 
-    def _wake_others(self, job_id: str | None) -> None:
+    def ring_if_needed(self) -> None:
         """One bell wakes one process: whoever takes work and leaves more behind rings again."""
-        if job_id is not None:
-            return
         with contextlib.suppress(ArrowQuantError):
             if self._deps.ledger.has_work():
                 self._deps.bell.ring()
+
+
+def _out_of_memory() -> ArrowQuantError:
+    return ArrowQuantError(
+        "out_of_memory",
+        "the worker could not get the memory it asked for",
+        "Give the worker more, or set limits.max_memory_bytes so that it holds fewer tiles.",
+    )
 
 
 def _internal(error: Exception) -> ArrowQuantError:

@@ -11,8 +11,9 @@ from typing import Any
 
 from service.domain import framing, report
 from service.domain.job import PartRow, TensorRow, TensorState
-from service.domain.plan import Plan, TensorPlan
+from service.domain.plan import Plan
 from service.domain.profiles import PROFILES, Action
+from service.domain.treatment import TensorPlan
 
 # Of the length that measured values have when printed to six digits.
 _TYPICAL = {

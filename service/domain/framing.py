@@ -8,7 +8,9 @@ the schema in `workers.artifact.schema`; a test writes real parts and compares.
 
 from __future__ import annotations
 
-from service.domain.plan import Plan, TensorPlan, Tile, Unit
+from service.domain.plan import Plan
+from service.domain.treatment import TensorPlan
+from service.domain.units import Tile, Unit
 
 FILE_BYTES = 2466  # schema message, end marker, footer with the schema again
 BATCH_BYTES = 1200 + 24  # record batch metadata, block entry in the footer

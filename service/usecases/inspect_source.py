@@ -42,14 +42,17 @@ _OTHER_WEIGHTS = (
 _CONVERT = "Convert the weights to safetensors where they were made; this service never unpickles."
 
 
-def inspect(store: ObjectStore, prefix: str) -> Catalog:
+def inspect(store: ObjectStore, prefix: str, *, ties: bool = True) -> Catalog:
     """The catalog of the model at a prefix, or in one `.safetensors` object.
+
+    ties    also find tensors with the same bytes; reads the data of those that might be
 
     Raises source_not_found, source_changed, unsupported_format, unsupported_dtype,
     invalid_safetensors_header, invalid_index, tensor_missing_in_index.
     """
     if prefix.endswith(WEIGHTS):
-        return _with_ties(store, _read_catalog(store, [store.stat(prefix)]))
+        catalog = _read_catalog(store, [store.stat(prefix)])
+        return _with_ties(store, catalog) if ties else catalog
     listed = list(islice(store.list(prefix), MAX_LISTED + 1))
     if len(listed) > MAX_LISTED:
         raise ArrowQuantError(
@@ -78,7 +81,7 @@ def inspect(store: ObjectStore, prefix: str) -> Catalog:
         if not shards:
             raise _nothing_usable(prefix, list(here), listed)
         catalog = _read_catalog(store, shards)
-    return _with_ties(store, catalog)
+    return _with_ties(store, catalog) if ties else catalog
 
 
 def reopen(store: ObjectStore, objects: list[ObjectInfo], ties: dict[str, str]) -> Catalog:

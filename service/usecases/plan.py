@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.forecast import forecast
 from service.domain.plan import Plan, make_plan
@@ -19,14 +18,17 @@ PLAN_S: Final = 50.0
 _reading = Bounded(PLAN_S, 16, "storage_unavailable", "reading the source's headers")
 
 
-def plan_source(stores: ObjectStores, request: PlanRequest, reading: Bounded = _reading) -> Plan:
+def plan_source(
+    stores: ObjectStores, request: PlanRequest, reading: Bounded = _reading, *, ties: bool = True
+) -> Plan:
     """Read the headers of the source and decide every tensor.
 
+    ties    find tensors with equal bytes too, which reads them: for exact sizes, not for checks
     Raises what makes a job impossible; TookTooLong when the store did not answer in time.
     """
     store = open_place(stores, request.source, "/source")
     try:
-        catalog = reading.call(lambda: inspect(store, request.source.prefix))
+        catalog = reading.call(lambda: inspect(store, request.source.prefix, ties=ties))
     except ArrowQuantError as error:
         raise pointed(error, "/source/prefix") from None
     return make_plan(catalog, resolve(request.recipe))
@@ -36,19 +38,7 @@ def announce(stores: ObjectStores, request: PlanRequest) -> dict[str, Any]:
     """Exact bytes, and for every tensor what and why: the body of `POST /v1/plans`."""
     plan = plan_source(stores, request)
     requested = request.recipe.model_dump(mode="json", exclude_unset=True)
-    return forecast(plan, requested, engine())
-
-
-@cache
-def engine() -> dict[str, str]:
-    """The versions that a worker installed like this process writes into its manifests."""
-    found = {}
-    for name in ("arrowquant", "numba", "llvmlite", "numpy", "pyarrow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # an image without the workers' libraries
-    return found
+    return forecast(plan, requested, versions())
 
 
 def open_place(stores: ObjectStores, place: Place, pointer: str) -> ObjectStore:

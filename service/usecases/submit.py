@@ -37,7 +37,7 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores) -> NewJob:
         raise _invalid("/output/prefix", "the output is a folder: it cannot end in .safetensors")
     output = open_place(stores, request.output, "/output")
     try:
-        plan_source(stores, request, _source)
+        plan_source(stores, request, _source, ties=False)
         if request.output.if_exists == "fail":
             _nothing_there(output, request.output.prefix + MANIFEST_NAME)
     except TookTooLong:

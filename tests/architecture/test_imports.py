@@ -90,3 +90,22 @@ def _top_level_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add(node.module or "")
     return {name.partition(".")[0] for name in names}
+
+
+def test_celerys_parent_brings_no_threads_or_sockets(root: Path, tmp_path: Path) -> None:
+    """It forks: numerics, Arrow, storage and database clients belong to the child."""
+    heavy = "{'numba', 'pyarrow', 'boto3', 'sqlalchemy', 'kernels'}"
+    script = f"""
+import sys
+from workers.celery_app import app
+app.loader.import_default_modules()
+assert 'arrowquant.work' in app.tasks
+loaded = {heavy} & set(sys.modules)
+assert not loaded, loaded
+"""
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env={**os.environ, "ARROWQUANT_DATA_DIR": str(tmp_path)},
+        check=True,
+    )

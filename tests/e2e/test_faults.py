@@ -128,6 +128,25 @@ def test_two_workers_share_a_job(
     assert min(done) >= 2, done
 
 
+def test_a_worker_told_to_stop_finishes_its_unit(
+    deploy: Callable[..., Deployment], s3_server: S3Server, s3_bucket: str, model: Path
+) -> None:
+    """SIGTERM in the middle of a job, and another start: no unit is begun twice."""
+    s3_server.client().upload_file(str(model), s3_bucket, "in/model.safetensors")
+    deployment = deploy()
+    [worker] = deployment.workers
+    with deployment.client() as client:
+        job = client.submit(BODY)
+        worker.wait_for_more("unit_claimed", 2)
+        asked = time.monotonic()
+        worker.stop()
+        assert time.monotonic() - asked < 10
+        assert client.get(job["id"])["state"] == "RUNNING"
+        worker.start()
+        assert client.wait(job["id"], timeout=120)["state"] == "SUCCEEDED"
+    assert _claims(deployment.workers) == UNITS
+
+
 def test_cancel_takes_effect_in_five_seconds(
     deploy: Callable[..., Deployment], s3_server: S3Server, s3_bucket: str, model: Path
 ) -> None:

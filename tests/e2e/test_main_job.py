@@ -109,6 +109,24 @@ def test_production_form(
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=s3_bucket)
 
 
+def test_embedded_form_without_any_redis(tmp_path: Path) -> None:
+    """The last resort, a bell made of files: slower to answer, and cancelling works all the same."""
+    model = {"a.weight": weights.bfloat16(weights.gaussian((8192, 4096), 1))}
+    weights.write(tmp_path / "data" / "objects" / "in" / "model.safetensors", model)
+    environment = {"ARROWQUANT_BROKER_URL": "filesystem://", "ARROWQUANT_LOG_FORMAT": "json"}
+    with Standalone(tmp_path / "data", environment) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        with arrowquant.Client(url, server.key) as client:
+            job = client.submit(_body("local", "local"))
+            assert client.wait(job["id"], timeout=60)["state"] == "SUCCEEDED"
+            again = {"output": {"connection": "local", "prefix": "two/"}}
+            job = client.submit(_body("local", "local") | again)
+            client.cancel(job["id"])
+            with pytest.raises(arrowquant.JobFailed, match="CANCELLED"):
+                client.wait(job["id"], timeout=10)
+    assert list((tmp_path / "data" / "objects").rglob("two/*")) == []
+
+
 def test_embedded_form(standalone: Standalone, model: Path, tmp_path: Path) -> None:
     objects = tmp_path / "data" / "objects" / "in"
     objects.mkdir(parents=True)

@@ -10,7 +10,7 @@ import pytest
 
 import arrowquant
 from service.domain.job import JobState, TensorState
-from service.domain.plan import MIN_UNIT_BYTES
+from service.domain.units import MIN_UNIT_BYTES
 from tests import weights
 from tests.workers.runs import begin, digests, finish
 

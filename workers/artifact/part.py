@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from service.domain.catalog import ObjectInfo
-from service.domain.plan import TensorPlan, Tile
 from service.domain.ports import Upload
+from service.domain.treatment import TensorPlan
+from service.domain.units import Tile
 from workers.artifact.schema import PART_SCHEMA, StoredTile, tile_batch
 
 

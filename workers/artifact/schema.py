@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.domain.plan import TensorPlan, Tile
+from service.domain.treatment import TensorPlan
+from service.domain.units import Tile
 
 FORMAT_VERSION = "1"
 BIT_ORDER = "lsb0_dense_row"

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 import kernels
 from service.domain.errors import ArrowQuantError
-from service.domain.plan import TensorPlan, Tile
+from service.domain.treatment import TensorPlan
+from service.domain.units import Tile
 from workers.artifact.schema import StoredTile
 
 Range = tuple[float, float]

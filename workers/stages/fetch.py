@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.domain.catalog import Catalog
-from service.domain.plan import TensorPlan, Tile
 from service.domain.ports import ObjectStore
+from service.domain.treatment import TensorPlan
+from service.domain.units import Tile
 
 _WIDTH = {"F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
 

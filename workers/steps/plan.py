@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.forecast import ledger_rows, warnings
 from service.domain.job import UnitPlan
 from service.domain.plan import Plan
 from service.domain.ports import Ledger
 from service.domain.report import MANIFEST_NAME
-from workers.engine import versions
 from workers.job import JobContext, pinned
 
 

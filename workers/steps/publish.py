@@ -28,7 +28,7 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: Plan) -> None:
     documents = report.render(
         plan,
         name=context.request.name,
-        requested=context.request.recipe.model_dump(mode="json", exclude_defaults=True),
+        requested=context.request.recipe.model_dump(mode="json", exclude_unset=True),
         rows=ledger.tensors(claim.job_id),
         parts=parts,
         engine=claim.resolved["engine"],

@@ -8,11 +8,13 @@ from typing import Any
 
 from kernels import ErrorSums
 from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
-from service.domain.plan import Plan, TensorPlan, Unit
+from service.domain.plan import Plan
 from service.domain.ports import Ledger
 from service.domain.profiles import Action
 from service.domain.report import part_name
 from service.domain.spec import Gate, next_bits
+from service.domain.treatment import TensorPlan
+from service.domain.units import Unit
 from workers.artifact.part import PartWriter
 from workers.job import JobContext
 from workers.lease import Lease

@@ -8,7 +8,6 @@ from typing import Final, get_args
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service.domain.plan import QUANTIZED_DTYPES
 from service.domain.profiles import (
     GATES,
     LADDER,
@@ -19,6 +18,7 @@ from service.domain.profiles import (
     Method,
 )
 from service.domain.spec import Recipe
+from service.domain.treatment import QUANTIZED_DTYPES
 from service.usecases import health
 from service.web.answers import failures, json_answer
 from service.web.auth import Tenant

@@ -12,21 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain import plan as planning
+from service.domain import rules as planning
 from service.domain.catalog import Catalog, ObjectInfo, SourceTensor
 from service.domain.errors import ArrowQuantError
-from service.domain.plan import (
-    MAX_UNIT_BYTES,
-    MIN_UNIT_BYTES,
-    TILE_BYTES,
-    Plan,
-    make_plan,
-    rows_per_tile,
-    unit_bytes,
-)
+from service.domain.plan import Plan, make_plan
 from service.domain.profiles import Action
 from service.domain.safetensors import DTYPE_BITS
 from service.domain.spec import MAX_PATTERN_CHARS, Recipe, Rule, resolve
+from service.domain.units import (
+    MAX_UNIT_BYTES,
+    MIN_UNIT_BYTES,
+    TILE_BYTES,
+    rows_per_tile,
+    unit_bytes,
+)
 
 MIB = 2**20
 
@@ -147,7 +146,7 @@ def test_a_rule_behind_another_still_counts_as_matching() -> None:
     ],
 )
 def test_globs(glob: str, yes: str, no: str) -> None:
-    matcher = planning._Matcher(0, Rule(match=glob))
+    matcher = planning.Matcher(0, Rule(match=glob))
     assert matcher.matches(yes)
     assert not matcher.matches(no)
     assert not matcher.matches(yes + "\n") or glob.endswith("*")
@@ -157,7 +156,7 @@ def test_globs(glob: str, yes: str, no: str) -> None:
     st.text("ab*?.[]!-^\\", min_size=1, max_size=8), st.text("ab.[]!-^\\*?", max_size=8)
 )  # fmt: skip
 def test_globs_match_as_in_a_shell(glob: str, name: str) -> None:
-    assert planning._Matcher(0, Rule(match=glob)).matches(name) == fnmatchcase(name, glob)
+    assert planning.Matcher(0, Rule(match=glob)).matches(name) == fnmatchcase(name, glob)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_globs_match_as_in_a_shell(glob: str, name: str) -> None:
 def test_patterns_that_are_refused(pattern: str, capfd: pytest.CaptureFixture[str]) -> None:
     rule = Rule.model_construct(match=pattern.replace("\\ud800", "\ud800"))
     with pytest.raises(ArrowQuantError) as caught:
-        planning._Matcher(3, rule)
+        planning.Matcher(3, rule)
     assert caught.value.code == "invalid_spec"
     assert caught.value.where == {"pointer": "/recipe/rules/3/match"}
     assert capfd.readouterr().err == ""

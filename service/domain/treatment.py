@@ -1,0 +1,166 @@
+"""What becomes of one tensor: the matrix it is handled as, its width, or why it stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from service.domain import sizes
+from service.domain.catalog import SourceTensor
+from service.domain.profiles import Action, Role
+from service.domain.roles import role_of, rows_and_cols
+from service.domain.spec import ResolvedRecipe, Rule
+from service.domain.units import MAX_ROW_BYTES, TILE_BYTES
+
+MIN_QUANTIZED_ELEMENTS = 1024
+
+QUANTIZED_DTYPES = frozenset({"F32", "F16", "BF16"})
+_KEPT_ROLES = {
+    Role.NORM: "normalisation parameters: few, and every activation passes through them",
+    Role.BIAS: "a bias: few values, added at full precision",
+    Role.POSITION_EMBEDDING: "a position embedding: small, added to every token",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """How a tensor is stored. `bits` 0 means raw."""
+
+    action: Action
+    reason: str
+    bits: int = 0
+    group_size: int = 0
+    symmetric: bool = False
+    method: str = ""
+    per_tensor: bool = False
+
+    @property
+    def codec(self) -> str:
+        if self.action is Action.KEEP:
+            return "raw"
+        return "sym_s" if self.symmetric else "affine_u"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """One tensor of the source, the matrix it is handled as, and its treatment.
+
+    rows, cols  the matrix (cols 0 where elements do not fall on bytes)
+    tied_to     name of the tensor whose bytes it shares; nothing is stored for it then
+    """
+
+    index: int
+    source: SourceTensor
+    role: Role
+    rows: int
+    cols: int
+    treatment: Treatment
+    tied_to: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def row_bytes(self) -> int:
+        """Source bytes of one row."""
+        return self.source.nbytes // self.rows if self.rows else 0
+
+    def at_level(self, bits: int | None) -> TensorPlan:
+        """The same tensor escalated to `bits`, or kept raw for None."""
+        if bits is None:
+            kept = Treatment(Action.KEEP, "quality: no width of the ladder met the gate")
+            return replace(self, treatment=kept)
+        return replace(self, treatment=replace(self.treatment, bits=bits))
+
+    def tile_sizes(self, rows: int) -> sizes.TileSizes:
+        """Stored bytes of a tile of this many rows."""
+        how = self.treatment
+        if how.action is Action.KEEP:
+            return sizes.raw_tile(rows * self.row_bytes)
+        return sizes.quantized_tile(
+            rows,
+            self.cols,
+            bits=how.bits,
+            group_size=how.group_size,
+            symmetric=how.symmetric,
+            per_tensor=how.per_tensor,
+        )
+
+
+def plan_tensor(
+    number: int,
+    source: SourceTensor,
+    tied_to: str | None,
+    recipe: ResolvedRecipe,
+    rule: Rule | None,
+) -> TensorPlan:
+    """Decide one tensor; `rule` is the one that matches it, if any."""
+    role = role_of(source.name, source.shape)
+    treatment = _treatment(source, role, recipe, rule)
+    if treatment.action is Action.KEEP:
+        rows, cols = _raw_rows(source)
+    else:
+        rows, cols = rows_and_cols(source.shape)
+    return TensorPlan(number, source, role, rows, cols, treatment, tied_to)
+
+
+def _treatment(
+    source: SourceTensor, role: Role, recipe: ResolvedRecipe, rule: Rule | None
+) -> Treatment:
+    reason = _must_keep(source, rule) or ("" if rule else _kept_by_default(source, role))
+    if reason:
+        return Treatment(Action.KEEP, reason)
+    floor = recipe.role_floors.get(role, 2)
+    bits, why = recipe.bits, "requested width"
+    if rule is not None and rule.bits is not None:
+        bits, why = rule.bits, f"rule {rule.match!r}"
+    elif floor > bits:
+        bits, why = floor, f"{role.value} is never below {floor} bits unless a rule says so"
+    override = rule or Rule(match="*")
+    per_tensor = recipe.granularity == "tensor" and override.group_size is None
+    symmetric = recipe.symmetric if override.symmetric is None else override.symmetric
+    return Treatment(
+        Action.QUANTIZE,
+        why,
+        bits,
+        recipe.group_size if override.group_size is None else override.group_size,
+        symmetric,
+        override.method or recipe.method,
+        per_tensor,
+    )
+
+
+def _must_keep(source: SourceTensor, rule: Rule | None) -> str:
+    """Reasons no rule can lift, and the rule that says keep."""
+    if rule is not None and rule.action == "keep":
+        return f"rule {rule.match!r}"
+    if source.dtype not in QUANTIZED_DTYPES:
+        return f"dtype {source.dtype} is stored as it is"
+    if source.elements == 0:
+        return "it has no elements"
+    if len(source.shape) < 2:
+        return "one-dimensional"
+    rows, _ = rows_and_cols(source.shape)
+    if source.nbytes // rows > MAX_ROW_BYTES:
+        return f"one row has {source.nbytes // rows} bytes, more than a tile may hold"
+    return ""
+
+
+def _kept_by_default(source: SourceTensor, role: Role) -> str:
+    if role in _KEPT_ROLES:
+        return _KEPT_ROLES[role]
+    if source.elements < MIN_QUANTIZED_ELEMENTS:
+        return f"{source.elements} elements: scales would cost as much as they save"
+    return ""
+
+
+def _raw_rows(source: SourceTensor) -> tuple[int, int]:
+    """Rows and columns of a raw tensor: its first axis, or single elements, or single bytes."""
+    if source.nbytes == 0:
+        return 0, 0
+    rows = source.shape[0] if source.shape else 1
+    if source.nbytes % rows == 0 and source.nbytes // rows <= TILE_BYTES:
+        return rows, source.elements // rows
+    if source.nbytes % source.elements == 0:
+        return source.elements, 1
+    return source.nbytes, 0
