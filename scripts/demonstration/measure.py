@@ -49,6 +49,13 @@ class Row:
     seconds: float
     embeddings: retrieval.Kept
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Row:
+        """From the JSON form."""
+        stored = {int(bits): count for bits, count in fields["stored"].items()}
+        kept = retrieval.Kept(**fields["embeddings"])
+        return cls(**{**fields, "stored": stored, "embeddings": kept})
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return asdict(self)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -48,8 +49,18 @@ def run(folder: Path, model: Path, console: Console, *, keep: bool = False) -> N
             bench = Bench(model)
             rows = measure(bench, made, console)
             source_bytes = made[0].job["summary"]["totals"]["source_bytes"]
-            write_result(folder / RESULT, bench, rows, source_bytes, time.monotonic() - started)
-            show.result(console, rows, source_bytes, bench.paraphrase)
+            result = {
+                "model": {"name": bench.source.parent.parent.name, "source_bytes": source_bytes},
+                "sentences": len(bench.sentences.texts),
+                "paraphrase_original": bench.paraphrase,
+                "compiled": service.compiles,
+                "widths": [row.as_dict() for row in rows],
+                "seconds": round(time.monotonic() - started, 1),
+                "machine": machine(),
+            }
+            text = json.dumps(result, indent=2) + "\n"
+            (folder / RESULT).write_text(text, encoding="utf-8")
+            show.result(console, rows, source_bytes, bench.paraphrase, compiled=service.compiles)
             show.where_next(console, [one.folder for one in made], bench.source, folder / RESULT)
             if keep:
                 show.stay(console, service.url, service.key)
@@ -91,26 +102,17 @@ def measure(bench: Bench, made: Sequence[Made], console: Console) -> list[Row]:
     return rows
 
 
-def write_result(
-    file: Path, bench: Bench, rows: Sequence[Row], source_bytes: int, seconds: float
-) -> None:
-    """What was measured, as JSON, with what it was measured on."""
-    result = {
-        "model": {"name": bench.source.parent.parent.name, "source_bytes": source_bytes},
-        "sentences": len(bench.sentences.texts),
-        "paraphrase_original": bench.paraphrase,
-        "widths": [row.as_dict() for row in rows],
-        "seconds": round(seconds, 1),
-        "machine": {
-            "cpus": len(os.sched_getaffinity(0)),
-            "memory_bytes": psutil.virtual_memory().total,
-            "architecture": platform.machine(),
-            "system": platform.system(),
-            "python": platform.python_version(),
-        },
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
         "versions": {name: version(name) for name in ("arrowquant", "numba", "numpy", "pyarrow")},
     }
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def isolate() -> None:

@@ -17,10 +17,15 @@ KEY = re.compile(r"ARROWQUANT_API_KEY=(\S+)")
 
 
 class Service:
-    """The server's address and first key. `program` runs it."""
+    """The server's address and first key. `program` runs it.
+
+    compiles  whether the first job has to compile the kernels, which the next run finds
+    """
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder, self._store = folder, store
+        self._kernels = Path(os.environ.get("NUMBA_CACHE_DIR") or folder.with_name("numba"))
+        self.compiles = not any(self._kernels.rglob("*.nbc"))
         self.port = free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.key = ""
@@ -39,7 +44,7 @@ class Service:
             "DEMO_ACCESS_KEY_ID": self._store.access_key,
             "DEMO_SECRET_ACCESS_KEY": self._store.secret_key,
             # Beside the data, so that a second run begins with compiled kernels.
-            "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(logs / "numba")),
+            "NUMBA_CACHE_DIR": str(self._kernels),
             "COLUMNS": "200",
         }
         log = logs / "server.log"

@@ -15,14 +15,22 @@ from rich.table import Table
 from scripts.demonstration.measure import Row
 
 
-def result(console: Console, rows: Sequence[Row], source_bytes: int, paraphrase: float) -> None:
-    """Both tables, and how the columns are to be read."""
+def result(
+    console: Console, rows: Sequence[Row], source_bytes: int, paraphrase: float, *, compiled: bool
+) -> None:
+    """Both tables, and how the columns are to be read.
+
+    paraphrase  how often the original finds one
+    compiled    whether the first job compiled the kernels
+    """
     console.print()
     console.print(_sizes(rows, source_bytes))
     console.print(
         "[dim]Tensors as planned, wider (the planned width missed the quality gate), raw.\n"
         "Bits per weight count every byte: scales, raw tensors, report, manifest."
     )
+    if compiled:
+        console.print("[dim]The first job also compiled the kernels; the next run finds them.")
     for row in rows:
         console.print(f"[dim]{_stored(row)}")
     console.print()
