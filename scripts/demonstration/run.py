@@ -65,7 +65,6 @@ def run(folder: Path, model: Path, console: Console, *, keep: bool = False) -> N
             if keep:
                 show.stay(console, service.url, service.key)
                 threading.Event().wait()
-        remove(folder / "store")
     console.print(f"\nDone in {time.monotonic() - started:.0f} s; all is stopped.", highlight=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -60,9 +61,10 @@ class Store:
         self.client.upload_file(str(file), bucket, key)
 
     def discard(self) -> None:
-        """Let go of connections, and of the sockets that the server forgot."""
+        """Let go of connections, of what was stored, and of the sockets that the server forgot."""
         if self._client is not None:
             self._client.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
         for part, port in self._ports.items():
             (SOCKETS / f"seaweedfs-{part}-grpc-{port + GRPC}.sock").unlink(missing_ok=True)
 

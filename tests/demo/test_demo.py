@@ -70,6 +70,7 @@ def test_interrupted_it_stops_everything_and_can_run_again(model: Path, data: Pa
         demo.send_signal(signal.SIGINT)
         assert demo.wait(PATIENCE_S) == 130
     assert _at_work_in(data) == []
+    assert not (data / "store").exists()
     assert _run(model, data).returncode == 0
 
 
