@@ -71,6 +71,7 @@ class Standalone(Server):
         import httpx
 
         httpx.get(f"http://{HOST}:{self.port}/readyz", timeout=5).raise_for_status()
+        assert self.key  # printed once the API answers
 
     @property
     def key(self) -> str:

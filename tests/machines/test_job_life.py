@@ -223,9 +223,9 @@ class JobLife(RuleBasedStateMachine):
             else:
                 job.fail()
 
-    @rule(claim=claims, trouble=st.sampled_from(["cancel", "fail", "reboot"]))
-    def trouble(self, claim: Claim, trouble: str) -> None:
-        """One rule for all that ends a life, or none would last."""
+    @rule(claim=claims, trouble=st.sampled_from(["cancel", "fail", "reboot"]), again=st.booleans())
+    def trouble(self, claim: Claim, trouble: str, again: bool) -> None:
+        """One rule for all that ends a life, or none would last; and often a new one."""
         match trouble:
             case "cancel":
                 self.cancel(claim.job_id)
@@ -233,6 +233,10 @@ class JobLife(RuleBasedStateMachine):
                 self.fail(claim)
             case "reboot":
                 self.reboot()
+        if again:
+            if (cleanup := self._claim(claim.job_id)) is not None:
+                self.work(cleanup)
+            self.retry(claim.job_id)
 
     @rule(job_id=jobs)
     def cancel_any(self, job_id: str) -> None:
