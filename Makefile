@@ -11,7 +11,8 @@ DEMO_STAMP := $(VENV)/.stamp-demo
 TORCH_STAMP := $(TORCH_VENV)/.stamp
 
 LOCKED := requirements.lock pyproject.toml client/pyproject.toml scripts/setup.sh
-TYPED := service workers kernels client/arrowquant tests/conftest.py tests/processes.py tests/servers.py
+TYPED := service workers kernels client/arrowquant tests/conftest.py tests/processes.py tests/servers.py \
+         benchmarks scripts/demo.py scripts/demonstration tests/demo
 
 .PHONY: help
 help: ## List the targets

@@ -38,7 +38,17 @@ _SECRET_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
 # Words that look secret to the pattern above and are not.
 _PLAIN_KEYS = frozenset({"page_token", "tokens", "tokenizer"})
 _MAX_DEPTH = 6
-_QUIET = ("alembic", "boto3", "botocore", "urllib3", "numba", "kombu", "amqp", "asyncio", "celery.redirected")
+_QUIET = (
+    "alembic",
+    "boto3",
+    "botocore",
+    "urllib3",
+    "numba",
+    "kombu",
+    "amqp",
+    "asyncio",
+    "celery.redirected",
+)
 
 
 def configure(level: str = "info", log_format: Literal["auto", "console", "json"] = "auto") -> None:

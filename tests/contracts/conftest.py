@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from service.adapters.objects import ConfiguredStores, FolderStore, S3Store
 from service.adapters.sql import make_engine, migrate
 from service.adapters.sql.tables import metadata
+from service.domain.ports import ObjectStore
+from service.settings import S3Connection
 from tests.contracts.ledgers import Bench, HandClock
+from tests.servers import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +64,37 @@ def clock() -> HandClock:
 @pytest.fixture
 def bench(engine: Engine, database_url: str, clock: HandClock) -> Bench:
     return Bench(engine, database_url, clock)
+
+
+@pytest.fixture(scope="session")
+def s3_credentials(s3_server: S3Server) -> dict[str, str]:
+    os.environ["TEST_S3_ID"] = s3_server.access_key
+    os.environ["TEST_S3_SECRET"] = s3_server.secret_key
+    os.environ["TEST_S3_WRONG"] = "0" * 40
+    return {"access_key_id_env": "TEST_S3_ID", "secret_access_key_env": "TEST_S3_SECRET"}
+
+
+@pytest.fixture
+def s3(s3_bucket: str, s3_server: S3Server, s3_credentials: dict[str, str]) -> Iterator[S3Store]:
+    connection = S3Connection(
+        kind="s3",
+        bucket=s3_bucket,
+        prefix="tenant-a",
+        endpoint_url=s3_server.endpoint_url,
+        **s3_credentials,  # type: ignore[arg-type]
+    )
+    store = ConfiguredStores({"bucket": connection}).open("bucket")
+    assert isinstance(store, S3Store)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "objects")
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest) -> ObjectStore:
+    found: ObjectStore = request.getfixturevalue(request.param)
+    return found

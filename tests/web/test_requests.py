@@ -255,7 +255,7 @@ async def test_slow_storage_does_not_block_other_requests(
     from service.usecases import plan, submit
 
     hang = threading.Event()
-    monkeypatch.setattr(plan, "inspect", lambda *_: hang.wait(20))
+    monkeypatch.setattr(plan, "inspect", lambda *_, **__: hang.wait(20))
     monkeypatch.setattr(submit._source, "_seconds", 0.5)
     monkeypatch.setattr(plan._reading, "_seconds", 0.5)
     planning = asyncio.create_task(

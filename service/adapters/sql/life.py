@@ -121,6 +121,7 @@ def note_progress(job: LockedJob, longest_gap_s: float) -> None:
     )
     last = job["progress_event_time"]
     due = last is None or (job.now - last).total_seconds() >= PROGRESS_EVENT_SECONDS
+    due = due or job["units_done"] == job["units_total"]  # the last word of a short job
     if due and any(job[name] != value for name, value in before.items()):
         job.emit(EventType.PROGRESS, progress_data(to_progress(job.row)))
         job.set(progress_event_time=job.now)
