@@ -223,3 +223,16 @@ def test_log_lines_are_json_with_context(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "job_id" not in lines[2]
     assert "ValueError" in lines[2]["exception"]
     assert "hunter2" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgresql_is_reached_with_the_driver_we_have(tmp_path: Path, scheme: str) -> None:
+    settings = Settings.load(data_dir=tmp_path, database_url=f"{scheme}://u:p@host/db")
+    assert settings.resolved_database_url == "postgresql+psycopg://u:p@host/db"
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret@host/db", "host/db", "sqlite://"])
+def test_other_databases_are_refused_without_showing_the_address(tmp_path: Path, url: str) -> None:
+    with pytest.raises(InvalidSettings, match="postgresql://") as caught:
+        Settings.load(data_dir=tmp_path, database_url=url)
+    assert "secret" not in str(caught.value)
