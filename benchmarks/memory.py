@@ -42,8 +42,9 @@ def quantize_folder(model: Path, folder: Path) -> dict[str, Any]:
             env=os.environ | {"ARROWQUANT_DATA_DIR": str(folder / "data")},
         )
         _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with status {status}")
+        process.returncode = os.waitstatus_to_exitcode(status)  # nobody else will find out
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
     summary = json.loads((folder / "summary.json").read_text())
     return _result("folder", summary, usage.ru_maxrss * 1024, time.monotonic() - began)
 
