@@ -1,0 +1,72 @@
+"""Compile every kernel once, in a build, into a folder that workers start from.
+
+    PYTHONPATH=/app python compile_kernels.py FOLDER
+
+Machine code is made for a named processor, not for the one that happens to build: Numba finds it
+again only where the same name is asked for, which is what start_worker.py does on every host that
+has the named processor's instructions. FOLDER/target.json says which those are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+# x86-64-v3 is every server since Haswell (2013) and Zen (2017).
+TARGETS: dict[str, dict[str, Any]] = {
+    "x86_64": {
+        "cpu": "x86-64-v3",
+        "flags": ["abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"],
+    },
+}
+GENERIC: dict[str, Any] = {"cpu": "generic", "flags": []}
+
+
+def main(folder: Path) -> None:
+    """Choose the processor, then import Numba: it reads its variables only once."""
+    target = {"machine": platform.machine(), **TARGETS.get(platform.machine(), GENERIC)}
+    os.environ["NUMBA_CPU_NAME"] = target["cpu"]
+    os.environ["NUMBA_CPU_FEATURES"] = ""  # those that the name implies
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    from workers import kernel_cache
+
+    chosen = kernel_cache.choose(folder)
+    started = time.monotonic()
+    compile_all()
+    files = [path for path in chosen.rglob("*") if path.is_file()]
+    (folder / "target.json").write_text(json.dumps(target) + "\n", encoding="utf-8")
+    size = sum(path.stat().st_size for path in files)
+    seconds = time.monotonic() - started
+    sys.stdout.write(f"{len(files)} files, {size} bytes, {target['cpu']}, {seconds:.1f} s\n")
+
+
+def compile_all() -> None:
+    """Call what a pipeline calls, with each kind of stored weights."""
+    import numpy as np
+
+    import kernels
+
+    weights = np.linspace(-1, 1, 2 * 192, dtype=np.float32).reshape(2, 192)
+    stored: dict[Any, Any] = {
+        "F32": weights,
+        "F16": weights.astype(np.float16).view(np.uint16),
+        "BF16": (weights.view(np.uint32) >> 16).astype(np.uint16),
+    }
+    for (dtype, matrix), symmetric, bits in product(stored.items(), (False, True), (2, 3, 4, 8)):
+        how: dict[str, Any] = {"dtype": dtype, "bits": bits, "symmetric": symmetric, "threads": 1}
+        kernels.value_range(matrix, dtype=dtype, threads=1)
+        kernels.quantize_fixed(matrix, lo=-1.0, hi=1.0, **how)
+        for method in ("minmax", "lsq"):
+            made = kernels.quantize(matrix, group_size=64, method=method, **how)
+        shape: dict[str, Any] = {"bits": bits, "cols": 192, "group_size": 64, "threads": 1}
+        kernels.dequantize(made.codes, made.scales, made.mins, **shape)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
