@@ -3,7 +3,7 @@
     python -m benchmarks.memory [--output-dir DIR] [--s3]
 
 Two forms: `arrowquant quantize --max-memory 500MiB` on a folder (peak RSS of that process, from
-wait4) and, with --s3, the same through an S3 server, API and Celery worker (VmHWM of the worker's
+getrusage) and, with --s3, the same through an S3 server, API and Celery worker (VmHWM of the worker's
 pool process). Beside each, what the model weighs and how long it took.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import describe
-from benchmarks.synthetic import write_four_gigabytes
+from benchmarks.synthetic import four_gigabytes, write_model
 
 CAP = 500 * 2**20
 RESULTS = Path(__file__).with_name("results")
@@ -34,19 +34,19 @@ def quantize_folder(model: Path, folder: Path) -> dict[str, Any]:
     program = Path(sys.executable).with_name("arrowquant")
     command = [str(program), "quantize", str(model), str(folder / "out")]
     command += ["--bits", "4", "--group-size", "64", "--max-memory", "500MiB", "--json"]
-    began = time.monotonic()
+    note = folder / "peak.json"
     with (folder / "summary.json").open("wb") as output:
-        process = subprocess.Popen(
-            command,
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.peak", str(note), *command],
             stdout=output,
             env=os.environ | {"ARROWQUANT_DATA_DIR": str(folder / "data")},
+            check=True,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)  # nobody else will find out
-    if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    measured = json.loads(note.read_text())
+    if measured["status"] != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {measured['status']}")
     summary = json.loads((folder / "summary.json").read_text())
-    return _result("folder", summary, usage.ru_maxrss * 1024, time.monotonic() - began)
+    return _result("folder", summary, measured["peak_rss_bytes"], measured["seconds"])
 
 
 def quantize_through_s3(model: Path, folder: Path) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="arrowquant-memory-"))
     try:
         machine = describe()
-        model = write_four_gigabytes(folder / "model.safetensors")
+        model = write_model(folder / "model.safetensors", four_gigabytes())
         runs = [quantize_folder(model, folder)]
         if arguments.s3:
             runs.append(quantize_through_s3(model, folder))

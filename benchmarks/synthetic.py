@@ -8,8 +8,6 @@ which makes gigabytes quick to write; every tensor begins at another row, so tha
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +59,3 @@ def four_gigabytes() -> dict[str, tuple[int, int]]:
         shapes[f"blocks.{layer}.attn.qkv.weight"] = (6144, 4096)
         shapes[f"blocks.{layer}.mlp.down.weight"] = (4096, 9216)
     return shapes
-
-
-def write_four_gigabytes(path: Path) -> Path:
-    """Written by a process of its own: Linux counts a parent's memory into the peak of a child
-    that it starts, and the caller is about to measure one."""
-    subprocess.run([sys.executable, "-m", "benchmarks.synthetic", str(path)], check=True)
-    return path
-
-
-if __name__ == "__main__":
-    write_model(Path(sys.argv[1]), four_gigabytes())

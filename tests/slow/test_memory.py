@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import memory
-from benchmarks.synthetic import write_four_gigabytes
+from benchmarks.synthetic import four_gigabytes, write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_four_gigabytes(tmp_path_factory.mktemp("model") / "model.safetensors")
+    return write_model(tmp_path_factory.mktemp("model") / "model.safetensors", four_gigabytes())
 
 
 def test_the_command_stays_within_its_limit(model: Path, tmp_path: Path) -> None:
