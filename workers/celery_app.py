@@ -6,15 +6,20 @@ connection: a forked child must not inherit thread pools or sockets. The child w
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
 from service.adapters.celery_bell import celery_settings
 from service.logs import configure as configure_logs
 from service.settings import Settings
 from workers import drain, kernel_cache
+
+# It warns root of messages that could be unpickled. Ours never are: accept_content is JSON alone.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 settings = Settings.load()
 kernel_cache.choose(settings.data_dir)

@@ -23,6 +23,7 @@ from service.domain.errors import ArrowQuantError
 from service.domain.job import JobRecord, JobState
 from service.settings import Settings
 from service.wiring import wire
+from workers.listening import address
 from workers.standalone import Broker
 
 
@@ -92,15 +93,17 @@ def plan(console: Console, announced: dict[str, Any], *, every_tensor: bool) -> 
 
 def served(console: Console, settings: Settings, broker: Broker) -> None:
     """What a person needs to use a server that has just started."""
-    url = f"http://{settings.host}:{settings.port}"
-    console.print(
-        f"[bold]ArrowQuant[/] on {url}   (API description: {url}/openapi.json)", highlight=False
-    )
-    console.print(f"  data       {escape(str(settings.data_dir))}", highlight=False)
-    console.print(f"  broker     {broker.what}", highlight=False)
+    url = address(settings)
+    lines = [
+        f"[bold]ArrowQuant[/] on {url}   (API description: {url}/openapi.json)",
+        f"  data       {escape(str(settings.data_dir))}",
+        f"  broker     {broker.what}",
+    ]
     for name, connection in settings.connections.items():
         place = getattr(connection, "path", None) or f"s3://{getattr(connection, 'bucket', '')}"
-        console.print(f"  store      {name} = {escape(str(place))}", highlight=False)
+        lines.append(f"  store      {name} = {escape(str(place))}")
+    for line in lines:  # never broken: paths and addresses are copied from here
+        console.print(line, highlight=False, soft_wrap=True)
     keys = wire(settings).keys
     if settings.auth and not any(key.revoke_time is None for key in keys.list()):
         _, secret = keys.create("default", "first key")
@@ -112,7 +115,7 @@ def error(console: Console, problem: ArrowQuantError) -> None:
     """One failure: what, where, and what to do."""
     place = ", ".join(f"{key} {value}" for key, value in problem.where.items())
     console.print(
-        f"[red]error[/] {escape(f'[{problem.code}]')}: {escape(problem.detail)}"
+        f"[bold red]error[/]{escape(f'[{problem.code}]')}: {escape(problem.detail)}"
         + (f" ({escape(place)})" if place else ""),
         highlight=False,
         soft_wrap=True,

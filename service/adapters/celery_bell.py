@@ -99,7 +99,8 @@ def celery_settings(broker_url: str, data_dir: Path) -> dict[str, Any]:
     Makes the folders that the filesystem transport needs.
     """
     settings: dict[str, Any] = {
-        "broker_url": broker_url,
+        # kombu warns of an address without a host, which files have none of.
+        "broker_url": "filesystem://localhost/" if broker_url == "filesystem://" else broker_url,
         "broker_transport_options": _transport_options(broker_url, data_dir),
         # Workers outlive the broker: they wait for it at start and for ever after.
         "broker_connection_retry_on_startup": True,
