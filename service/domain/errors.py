@@ -60,6 +60,7 @@ CODES: dict[str, Code] = {
         Code("non_finite_weights", Fault.USER),
         Code("quality_below_threshold", Fault.USER),
         Code("output_exists", Fault.USER),
+        Code("output_in_use", Fault.USER),
         Code("invalid_artifact", Fault.USER),
         Code("digest_mismatch", Fault.STORAGE, retryable=True),
         Code("storage_unavailable", Fault.STORAGE, retryable=True),
@@ -107,7 +108,7 @@ class ArrowQuantError(Exception):
         super().__init__(self.detail)
 
     def __str__(self) -> str:
-        place = ", ".join(f"{key} {value}" for key, value in self.where.items())
+        place = ", ".join(f"{key} {value}" for key, value in self.where.items() if value != "")
         text = f"{self.code}: {self.detail}" + (f" ({place})" if place else "")
         return f"{text} {self.hint}" if self.hint else text
 

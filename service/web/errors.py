@@ -58,6 +58,7 @@ TABLE: Final[dict[str, Shown]] = {
     "non_finite_weights": Shown(422, "The weights hold NaN or infinity"),
     "quality_below_threshold": Shown(422, "The quality is below the threshold"),
     "output_exists": Shown(409, "The output holds an artifact already"),
+    "output_in_use": Shown(409, "Another job writes to the output"),
     "invalid_artifact": Shown(422, "The artifact is broken"),
     "digest_mismatch": Shown(502, "Stored bytes differ from what was written"),
     "storage_unavailable": Shown(503, "The object store does not answer"),

@@ -67,6 +67,7 @@ _DETAILS: Final = {
     "invalid_spec": "/recipe/bits: Input should be 2, 3, 4 or 8",
     "connection_not_found": "there is no connection named 'modles'",
     "output_exists": "an artifact is there already: dream-7b-int4/manifest.json",
+    "output_in_use": "another job that has not ended writes to the same output",
     "rule_matched_nothing": "rule 0 ('norm') matches no tensor",
     "source_not_found": "no .safetensors object lies in the prefix; it holds nothing at all",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import threading
@@ -188,11 +189,14 @@ class serving:
         assert not self._thread.is_alive()
 
 
+_outputs = itertools.count(1)
+
+
 def job_body(**changes: Any) -> dict[str, Any]:
-    """A valid body of POST /v1/jobs."""
+    """A valid body of POST /v1/jobs, with an output of its own."""
     return {
         "source": {"connection": "models", "prefix": "tiny/"},
-        "output": {"connection": "artifacts", "prefix": "out/"},
+        "output": {"connection": "artifacts", "prefix": f"out{next(_outputs)}/"},
     } | changes
 
 

@@ -130,7 +130,8 @@ def test_a_bucket_is_read_by_a_short_lived_address(s3_app: tuple[FastAPI, Deps],
     app, deps = s3_app
     headers = {"Authorization": f"Bearer {key}"}
     with serving(app) as url, httpx.Client(base_url=url, headers=headers) as http:
-        job = http.post("/v1/jobs", json=job_body()).json()["id"]
+        body = job_body()
+        job = http.post("/v1/jobs", json=body).json()["id"]
         MiniWorker(deps).finish(job)
         for file in http.get(f"/v1/jobs/{job}/artifacts").json()["artifacts"]:
             response = http.get(file["download_url"])
@@ -142,5 +143,5 @@ def test_a_bucket_is_read_by_a_short_lived_address(s3_app: tuple[FastAPI, Deps],
             assert direct.status_code == 200
             assert hashlib.sha256(direct.content).hexdigest() == file["sha256"]
         assert http.get(f"/v1/jobs/{job}/report").json()["summary"]["counts"]["tensors"] == 3
-        taken = http.post("/v1/jobs", json=job_body())
+        taken = http.post("/v1/jobs", json=body)
         assert (taken.status_code, taken.json()["code"]) == (409, "output_exists")

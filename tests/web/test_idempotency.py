@@ -18,7 +18,10 @@ pytestmark = pytest.mark.anyio
 async def post(
     client: httpx.AsyncClient, key: str, path: str = "/v1/jobs", **changes: Any
 ) -> httpx.Response:
-    return await client.post(path, json=job_body(**changes), headers={"Idempotency-Key": key})
+    # One output for each key: a repeated request is the same to the letter.
+    output = {"connection": "artifacts", "prefix": key.encode().hex() + "/"}
+    body = job_body(**{"output": output} | changes)
+    return await client.post(path, json=body, headers={"Idempotency-Key": key})
 
 
 async def test_the_same_request_has_the_same_answer_and_one_effect(
@@ -46,7 +49,8 @@ async def test_a_key_belongs_to_one_request(client: httpx.AsyncClient) -> None:
 async def test_keys_of_tenants_do_not_meet(client: httpx.AsyncClient, deps: Deps) -> None:
     first = await post(client, "k")
     client.headers["Authorization"] = f"Bearer {deps.keys.create('rival', 'r')[1]}"
-    second = await post(client, "k")
+    other_output = {"connection": "artifacts", "prefix": "rival/"}
+    second = await post(client, "k", output=other_output)
     assert second.status_code == 202
     assert second.json()["id"] != first.json()["id"]
 

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.anyio
 async def test_a_job_is_accepted_and_rung_for(
     client: httpx.AsyncClient, bell: CountingBell
 ) -> None:
-    response = await client.post("/v1/jobs", json=job_body(name="tiny", labels={"team": "x"}))
+    body = job_body(name="tiny", labels={"team": "x"})
+    response = await client.post("/v1/jobs", json=body)
     assert response.status_code == 202
     job = response.json()
     assert response.headers["location"] == f"/v1/jobs/{job['id']}" == job["links"]["self"]
@@ -29,7 +30,7 @@ async def test_a_job_is_accepted_and_rung_for(
     assert job["phase"] is None
     assert job["priority"] == "normal"
     assert job["labels"] == {"team": "x"}
-    assert job["request"] == job_body(name="tiny", labels={"team": "x"})
+    assert job["request"] == body
     assert job["resolved"]["recipe"]["bits"] == 4
     assert job["progress"]["percent"] == 0
     assert (await client.get(job["links"]["self"])).json() == job
@@ -266,3 +267,15 @@ async def test_a_long_poll_ends_in_time(client: httpx.AsyncClient, submit: Submi
     assert ended.json()["state"] == "CANCELLED"
     assert time.monotonic() - started < 10
     assert (await client.get(f"/v1/jobs/{job}?wait=31")).status_code == 422
+
+
+async def test_an_output_has_one_writer_at_a_time(client: httpx.AsyncClient) -> None:
+    """Two jobs that write the same parts would spoil both artifacts."""
+    body = job_body()
+    first = (await client.post("/v1/jobs", json=body)).json()["id"]
+    second = await client.post("/v1/jobs", json=body | {"recipe": {"bits": 8}})
+    assert (second.status_code, second.json()["code"]) == (409, "output_in_use")
+    await client.post(f"/v1/jobs/{first}/cancel")
+    assert (await client.post("/v1/jobs", json=body)).status_code == 202
+    again = await client.post(f"/v1/jobs/{first}/retry")
+    assert (again.status_code, again.json()["code"]) == (409, "output_in_use")

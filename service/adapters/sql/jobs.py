@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
 
 from service.adapters.sql.life import UNTRIED, count_units, free_cleanup, hold_units
 from service.adapters.sql.locked import Verbs
@@ -29,13 +32,14 @@ class JobVerbs(Verbs):
             "attempt": 1,
             "request": job.request,
             "resolved": job.resolved,
+            "output": _place(job.request),
             "planned": False,
             "warnings": [],
             "max_runtime_s": job.max_runtime_s,
             "create_time": now,
             "update_time": now,
         }
-        with self._db.write() as connection:
+        with _one_writer(values["output"]), self._db.write() as connection:
             connection.execute(insert(jobs).values(**values))
             if job.labels:
                 pairs = [{"job_id": job.id, "key": k, "value": v} for k, v in job.labels.items()]
@@ -79,7 +83,7 @@ class JobVerbs(Verbs):
             return job.record()
 
     def retry_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
-        with self._open(job_id, tenant) as job:
+        with _one_writer(job_id), self._open(job_id, tenant) as job:
             _check_retryable(job_id, job.state)
             hold_units(job)
             again = UNTRIED | {"bytes_done": 0}
@@ -103,6 +107,28 @@ class JobVerbs(Verbs):
                 deadline=None,
             )
             return job.record()
+
+
+def _place(request: dict[str, Any]) -> str | None:
+    """The output as one text, the same for all jobs that write there."""
+    output = request.get("output")
+    return f"{output['connection']}:{output.get('prefix', '')}" if output else None
+
+
+@contextmanager
+def _one_writer(what: str | None) -> Iterator[None]:
+    """Name the refusal of the index that lets one active job write to a place."""
+    try:
+        yield
+    except IntegrityError as error:
+        if "output" not in str(error.orig):
+            raise
+        raise ArrowQuantError(
+            "output_in_use",
+            "another job that has not ended writes to the same output",
+            "Wait for it or cancel it, or choose another prefix.",
+            {"output": what},
+        ) from None
 
 
 def _single_unit(job: NewJob, kind: UnitKind, state: UnitState) -> dict[str, Any]:

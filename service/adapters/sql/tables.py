@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 
@@ -71,6 +72,8 @@ def _number(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, default=0)
 
 
+_ACTIVE = text("state IN ('QUEUED', 'RUNNING', 'CANCELLING')")
+
 jobs = Table(
     "jobs",
     metadata,
@@ -84,6 +87,8 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("request", _json, nullable=False),
     Column("resolved", _json, nullable=False),
+    # Where the artifact goes: two jobs at once must not write to one place.
+    Column("output", Text),
     # Whether `resolved` pins the source and the units exist.
     Column("planned", Boolean, nullable=False),
     Column("error", _json),
@@ -113,6 +118,7 @@ jobs = Table(
     Column("progress_event_time", UtcDateTime),
     Index(None, "tenant", "id"),
     Index(None, "state", "deadline"),
+    Index("uq_jobs_output", "output", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
 )
 
 

@@ -44,7 +44,7 @@ _REPEATABLE: Final = ("idempotency_key_reused", "idempotency_in_flight")
     summary="Create a job",
     status_code=202,
     response_model=JobOut,
-    responses=failures(*SOURCE_FAILURES, "output_exists", *_REPEATABLE),
+    responses=failures(*SOURCE_FAILURES, "output_exists", "output_in_use", *_REPEATABLE),
     dependencies=[Documented],
 )
 def create_job(
@@ -169,7 +169,9 @@ def cancel_job(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
     summary="Retry a job",
     status_code=202,
     response_model=JobOut,
-    responses=failures("not_found", "job_active", "job_terminal", "invalid_spec", *_REPEATABLE),
+    responses=failures(
+        "not_found", "job_active", "job_terminal", "output_in_use", "invalid_spec", *_REPEATABLE
+    ),
     dependencies=[Documented],
 )
 def retry_job(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:

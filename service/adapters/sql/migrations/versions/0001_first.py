@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("request", sa.JSON(), nullable=False),
         sa.Column("resolved", sa.JSON(), nullable=False),
+        sa.Column("output", sa.Text(), nullable=True),
         sa.Column("planned", sa.Boolean(), nullable=False),
         sa.Column("error", sa.JSON(), nullable=True),
         sa.Column("warnings", sa.JSON(), nullable=False),
@@ -72,6 +73,15 @@ def upgrade() -> None:
         sa.Column("progress_time", sa.DateTime(timezone=True), nullable=True),
         sa.Column("progress_event_time", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
+    )
+    active = sa.text("state IN ('QUEUED', 'RUNNING', 'CANCELLING')")
+    op.create_index(
+        "uq_jobs_output",
+        "jobs",
+        ["output"],
+        unique=True,
+        sqlite_where=active,
+        postgresql_where=active,
     )
     op.create_index("ix_jobs_state_deadline", "jobs", ["state", "deadline"], unique=False)
     op.create_index("ix_jobs_tenant_id", "jobs", ["tenant", "id"], unique=False)
