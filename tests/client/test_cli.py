@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from arrowquant.cli import app as application
-from arrowquant.cli import remote, request
+from arrowquant.cli import inspection, remote, render, request
 from arrowquant.errors import ArrowQuantError
 from arrowquant.http.client import Client
 from tests.client import fixtures
@@ -85,6 +85,8 @@ def test_submit_and_watch(server: FakeServer) -> None:
     assert "SUCCEEDED" in result.stdout
     assert "quantizing" in result.stderr
     assert "warning: larger than" in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.endswith(" %")]
+    assert lines[-1] == "succeeded 100.0 %"
 
 
 def test_a_failed_job_exits_with_1(server: FakeServer) -> None:
@@ -186,6 +188,26 @@ def test_inspect(artifact: Path) -> None:
     assert found["states"] == {"DONE": 11, "KEPT": 8, "TIED": 1}
     assert sum(row["tensors"] for row in found["roles"]) == 20
     assert found["tensors"][0]["sqnr_db"] > 10
+
+
+def test_inspect_fits_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has to give way, no figure does."""
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {
+        "role": "time_embedder",
+        "stored_as": "raw F8_E4M3FNUZ",
+        "tensors": 10000,
+        "source_bytes": 1023.9 * 2**20,
+        "stored_bytes": 1023.9 * 2**20,
+        "mean_sqnr_db": 123.45,
+        "min_sqnr_db": 121.99,
+    }
+    console = render.stdout()
+    with console.capture() as captured:
+        console.print(inspection._by_role([row]))
+    head, first = captured.get().splitlines()[:2]
+    assert head.rstrip().endswith("worst dB")
+    assert first.rstrip().endswith("1023.9 MiB  1023.9 MiB   123.45    121.99")
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:

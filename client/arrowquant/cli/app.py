@@ -91,6 +91,24 @@ def version(
         typer.echo("\n".join(f"{name} {number}" for name, number in found.items()))
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"arrowquant {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version_wanted: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Quantize large models with a server or on this machine, and use what comes out."""
+
+
 def _register_server_commands() -> None:
     """Add what the server distribution brings, and a pointer to it where it is missing."""
     for entry in importlib.metadata.entry_points(group=GROUP):

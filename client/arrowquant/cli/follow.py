@@ -49,7 +49,7 @@ def watch(client: Client, job_id: str, *, as_json: bool = False) -> dict[str, An
     if job.get("state") not in TERMINAL:
         view = _Bar(console) if console.is_terminal else _Lines(console)
         with view:
-            view.update(job.get("progress") or {}, job)
+            # All of its events, from the first: they tell how it came to where it stands.
             for event in client.watch(job_id):
                 _show(view, event)
         job = client.get(job_id)
@@ -122,9 +122,12 @@ class _Lines(_View):
         if phase == self.phase and time.monotonic() - at < LINE_EVERY_S:
             return
         self._last = (self.phase, time.monotonic())
-        text = f"{self.phase} {float(self.progress.get('percent') or 0):.1f} %"
+        # The last progress event comes before the artifact is there, which alone makes it 100 %.
+        succeeded = self.phase == "succeeded"
+        percent = 100.0 if succeeded else float(self.progress.get("percent") or 0)
+        text = f"{self.phase} {percent:.1f} %"
         if self.progress.get("bytes_per_s"):
             text += f", {render.size(self.progress['bytes_per_s'])}/s"
-        if self.progress.get("eta_s"):
+        if self.progress.get("eta_s") and not succeeded:
             text += f", {render.duration(self.progress['eta_s'])} left"
         self.console.print(text, soft_wrap=True)

@@ -128,7 +128,8 @@ def _summary(found: dict[str, Any]) -> RenderableType:
     rows: list[tuple[str, Any]] = [("model", found["name"])]
     if "parameters" in totals:
         rows.append(("parameters", f"{totals['parameters']:,}"))
-    rows.append(("size", render.totals_line(totals) + f", {found['parts']} parts"))
+    parts = "part" if found["parts"] == 1 else "parts"
+    rows.append(("size", render.totals_line(totals) + f", {found['parts']} {parts}"))
     recipe = found["recipe"]
     if recipe:
         keys = ("profile", "bits", "method", "granularity", "group_size", "symmetric")
@@ -148,8 +149,9 @@ def _summary(found: dict[str, Any]) -> RenderableType:
 
 
 def _by_role(roles: list[dict[str, Any]]) -> RenderableType:
-    numbers = ("tensors", "source", "stored", "SQNR mean", "worst")
-    table = render.columns("role", "stored as", *numbers, right=numbers)
+    # SQNR in dB: the unit stands in the head, so that 80 columns hold the widest rows there are.
+    numbers = ("tensors", "source", "stored", "mean dB", "worst dB")
+    table = render.columns("role", "stored as", *numbers, right=numbers, fold=("role", "stored as"))
     for row in roles:
         table.add_row(
             render.clean(row["role"]),
@@ -157,14 +159,14 @@ def _by_role(roles: list[dict[str, Any]]) -> RenderableType:
             str(row["tensors"]),
             render.size(row["source_bytes"]),
             render.size(row["stored_bytes"]),
-            _db(row["mean_sqnr_db"]),
-            _db(row["min_sqnr_db"]),
+            _two_digits(row["mean_sqnr_db"]),
+            _two_digits(row["min_sqnr_db"]),
         )
     return table
 
 
 def _by_tensor(tensors: list[dict[str, Any]], *, why: bool) -> RenderableType:
-    numbers = ("stored", "SQNR", "cosine")
+    numbers = ("stored", "SQNR dB", "cosine")
     names = ("tensor", "shape", "stored as", *numbers, *(("why",) if why else ()))
     table = render.columns(*names, right=numbers, fold=("tensor", "why"))
     for t in tensors:
@@ -173,7 +175,7 @@ def _by_tensor(tensors: list[dict[str, Any]], *, why: bool) -> RenderableType:
             "x".join(map(str, t["shape"])) or "scalar",
             stored_as(t),
             render.size(t["stored_bytes"]),
-            _db(t["sqnr_db"]),
+            _two_digits(t["sqnr_db"]),
             "" if t["cosine"] is None else f"{t['cosine']:.5f}",
             render.clean(t["reason"]),
         )
@@ -207,8 +209,8 @@ def verification(console: Console, result: Verification) -> None:
     console.print(render.facts([*rows, ("verdict", verdict)]))
 
 
-def _db(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} dB"
+def _two_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _number(value: object) -> float | None:
