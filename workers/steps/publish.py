@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from service.domain import report
 from service.domain.errors import ArrowQuantError, LeaseLost
-from service.domain.job import PartRow, Phase
+from service.domain.forecast import warnings
+from service.domain.job import JobState, PartRow, Phase
 from service.domain.plan import Plan
 from service.domain.ports import Ledger
 from workers.job import JobContext
@@ -32,19 +34,35 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: Plan) -> None:
         rows=ledger.tensors(claim.job_id),
         parts=parts,
         engine=claim.resolved["engine"],
-        warnings=[],
+        warnings=warnings(plan),
         report_sha256=lambda data: hashlib.sha256(data).hexdigest(),
     )
     _remove_leftovers(context, plan)
-    lease.confirm()
-    context.output.put(context.key(report.REPORT_NAME), documents.report)
-    _commit(context, documents.manifest)
+    try:
+        _commit(context, lease, documents)
+        ledger.publish_done(claim, _summary(context, documents))
+    except LeaseLost:
+        _withdraw_if_cancelled(context, ledger, documents)
+        raise
+
+
+def _summary(context: JobContext, documents: report.Documents) -> dict[str, Any]:
     digest = hashlib.sha256(documents.manifest).hexdigest()
-    ledger.publish_done(
-        claim,
-        documents.summary
-        | {"manifest": {"key": context.key(report.MANIFEST_NAME), "sha256": digest}},
-    )
+    manifest = {"key": context.key(report.MANIFEST_NAME), "sha256": digest}
+    return documents.summary | {"manifest": manifest}
+
+
+def _withdraw_if_cancelled(
+    context: JobContext, ledger: Ledger, documents: report.Documents
+) -> None:
+    """Cancelled in the moment of the commit, and perhaps cleaned up already: no manifest may
+    stand for parts that are gone. What another job has put there since is left alone."""
+    if ledger.get_job(context.claim.job_id).state not in (JobState.CANCELLING, JobState.CANCELLED):
+        return
+    ours = ((report.MANIFEST_NAME, documents.manifest), (report.REPORT_NAME, documents.report))
+    for name, data in ours:
+        if _is_there(context, name, data):
+            context.output.delete(context.key(name))
 
 
 def _problem(context: JobContext, part: PartRow) -> str:
@@ -60,17 +78,31 @@ def _problem(context: JobContext, part: PartRow) -> str:
     return ""
 
 
-def _commit(context: JobContext, manifest: bytes) -> None:
-    """Put the manifest. If one is there it must be ours, from a try that died right after."""
-    key = context.key(report.MANIFEST_NAME)
+def _commit(context: JobContext, lease: Lease, documents: report.Documents) -> None:
+    """Put the report, then the manifest. If one is there it must be ours, from a try that died
+    right after."""
+    lease.confirm()
+    context.output.put(context.key(report.REPORT_NAME), documents.report)
+    lease.confirm()  # the report took a moment, in which the job may have been cancelled
     try:
-        context.output.put(key, manifest, if_absent=True)
+        key = context.key(report.MANIFEST_NAME)
+        context.output.put(key, documents.manifest, if_absent=True)
     except ArrowQuantError as error:
         if error.code != "output_exists":
             raise
-        info = context.output.stat(key)
-        if info.size != len(manifest) or context.output.read(key, 0, info.size) != manifest:
+        if not _is_there(context, report.MANIFEST_NAME, documents.manifest):
             raise
+
+
+def _is_there(context: JobContext, name: str, data: bytes) -> bool:
+    key = context.key(name)
+    try:
+        info = context.output.stat(key)
+    except ArrowQuantError as error:
+        if error.code == "source_not_found":
+            return False
+        raise
+    return info.size == len(data) and context.output.read(key, 0, info.size) == data
 
 
 def _remove_leftovers(context: JobContext, plan: Plan) -> None:
