@@ -152,7 +152,7 @@ def _run(
     logs.configure(settings.log_level if asked else "error", settings.log_format)
 
     job = local.open_job(settings, src, dst, recipe, limits, replace=replace)
-    last = render.follow(Console(stderr=True, quiet=quiet), job.run())
+    last = render.follow(Console(stderr=True, quiet=quiet), job.run(), job.troubles)
     if last.state is not JobState.SUCCEEDED:
         raise local.failure(last)
     job.forget()
@@ -176,4 +176,10 @@ def _reported() -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-_USAGE = frozenset({"invalid_spec", "rule_matched_nothing", "location_not_allowed"})
+# What was typed has to change; everything else is the work's failure.
+_USAGE = frozenset(
+    {
+        *("invalid_spec", "rule_matched_nothing", "location_not_allowed"),
+        *("source_not_found", "output_exists"),
+    }
+)

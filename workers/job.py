@@ -51,6 +51,7 @@ def pinned(plan: Plan) -> dict[str, Any]:
     return {
         "objects": [[info.key, info.size, info.etag] for info in plan.catalog.objects],
         "ties": plan.catalog.ties,
+        "ignored": list(plan.catalog.ignored),
     }
 
 
@@ -66,7 +67,7 @@ class PlanCache:
         if key not in self._plans:
             source = context.claim.resolved["source"]
             objects = [ObjectInfo(*entry) for entry in source["objects"]]
-            catalog = reopen(context.source, objects, source["ties"])
+            catalog = reopen(context.source, objects, source["ties"], source.get("ignored", ()))
             self._plans[key] = make_plan(catalog, context.recipe)
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)

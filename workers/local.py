@@ -12,30 +12,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.adapters.objects.connections import store_for_url
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.system_clock import SystemClock
 from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
-from service.domain.job import TERMINAL, JobRecord, JobState
+from service.domain.job import TERMINAL, Event, EventType, JobRecord, JobState
 from service.domain.ports import JobQuery, NewJob, ObjectStore
 from service.domain.spec import (
     JobRequest,
     Limits,
-    Output,
     PlanRequest,
     Recipe,
-    Source,
     canonical_json,
     resolve,
 )
 from service.settings import Settings
 from service.wiring import Deps
+from workers import places
 from workers.workshop import Workshop
 
 TENANT = "local"
 POLL_S = 0.2
+EVENTS_AT_ONCE = 1000
 
 
 class TwoPlaces:
@@ -78,6 +77,11 @@ class LocalJob:
             worker.join(POLL_S)
         yield self.deps.ledger.get_job(self.job_id)
 
+    def troubles(self, after: int) -> list[Event]:
+        """The warnings among the events past this number."""
+        events = self.deps.ledger.events(self.job_id, after, EVENTS_AT_ONCE)
+        return [event for event in events if event.type is EventType.WARNING]
+
     def forget(self) -> None:
         """Remove the ledger of a job that is over."""
         for suffix in ("", "-wal", "-shm"):
@@ -95,8 +99,8 @@ class LocalJob:
 
 def plan_request(source: str, recipe: Recipe) -> tuple[ObjectStore, PlanRequest]:
     """The source's store, and a request to plan it."""
-    store, prefix = store_for_url(source)
-    return store, PlanRequest(source=Source(connection="source", prefix=prefix), recipe=recipe)
+    store, place = places.source(source)
+    return store, PlanRequest(source=place, recipe=recipe)
 
 
 def open_job(
@@ -104,14 +108,12 @@ def open_job(
 ) -> LocalJob:
     """Begin a job, or take up the one that an earlier, interrupted run of this command began."""
     source_store, planned = plan_request(source, recipe)
-    output_store, prefix = store_for_url(output)
+    output_store, destination = places.output(output, replace=replace)
     request = JobRequest(
         name=output.rstrip("/").rpartition("/")[2],
         source=planned.source,
         recipe=recipe,
-        output=Output(
-            connection="output", prefix=prefix, if_exists="replace" if replace else "fail"
-        ),
+        output=destination,
     )
     ledger_file = _ledger_file(settings, source, output, request)
     settings = _within(settings, limits)

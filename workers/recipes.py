@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.domain.spec import Limits, Recipe
+from service.domain.spec import MIN_MEMORY_BYTES, Limits, Recipe
 
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -99,7 +99,10 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", text.upper())
     if match is None:
         raise UsageError(f"--max-memory {text!r}: write for instance 500MiB or 2GB")
-    return int(float(match[1]) * _UNITS[match[2]])
+    nbytes = int(float(match[1]) * _UNITS[match[2]])
+    if nbytes < MIN_MEMORY_BYTES:
+        raise UsageError(f"--max-memory {text}: at least {MIN_MEMORY_BYTES // 2**20}MiB are needed")
+    return nbytes
 
 
 def _describe(error: ValidationError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -20,15 +20,22 @@ from rich.progress import (
 from rich.table import Table
 
 from service.domain.errors import ArrowQuantError
-from service.domain.job import JobRecord, JobState
+from service.domain.job import Event, JobRecord, JobState
 from service.settings import Settings
 from service.wiring import wire
 from workers.listening import address
 from workers.standalone import Broker
 
 
-def follow(console: Console, records: Iterable[JobRecord]) -> JobRecord:
-    """Draw a job's progress until it ends; its last record."""
+def follow(
+    console: Console,
+    records: Iterable[JobRecord],
+    troubles: Callable[[int], Iterable[Event]] = lambda _: (),
+) -> JobRecord:
+    """Draw a job's progress until it ends; its last record.
+
+    troubles  the warnings among the events past a number: what is said while a job waits
+    """
     columns = (
         TextColumn("{task.description:<11}"),
         BarColumn(),
@@ -38,6 +45,7 @@ def follow(console: Console, records: Iterable[JobRecord]) -> JobRecord:
         TimeRemainingColumn(),
     )
     last: JobRecord | None = None
+    seen = 0
     with Progress(*columns, console=console, disable=console.quiet) as bar:
         task = bar.add_task("planning", total=None)
         for last in records:
@@ -45,11 +53,21 @@ def follow(console: Console, records: Iterable[JobRecord]) -> JobRecord:
             phase = last.phase.value.lower() if last.phase else last.state.value.lower()
             done = progress.bytes_total if last.state is JobState.SUCCEEDED else progress.bytes_done
             bar.update(task, description=phase, total=progress.bytes_total or None, completed=done)
+            for event in troubles(seen):
+                bar.console.print(_trouble(event.data), highlight=False, soft_wrap=True)
+                seen = event.seq
         if last is not None and last.state is JobState.SUCCEEDED:
             bar.update(task, description="done")
     if last is None:
         raise ValueError("a job has at least one record")
     return last
+
+
+def _trouble(data: dict[str, Any]) -> str:
+    text = f"[yellow]warning:[/] {escape(str(data.get('message') or data.get('reason') or data))}"
+    if data.get("retry_in_s"):
+        text += f"; tried again in {data['retry_in_s']:.0f} s"
+    return text
 
 
 def outcome(console: Console, summary: dict[str, Any], destination: str) -> None:
@@ -83,9 +101,10 @@ def plan(console: Console, announced: dict[str, Any], *, every_tensor: bool) -> 
     totals = announced["totals"]
     console.print(
         f"{totals['parameters']:,} parameters, {size(totals['source_bytes'])} "
-        f"→ {size(totals['artifact_bytes'])} in {totals['units']} parts, "
+        f"→ {size(totals['artifact_bytes'])} in {_parts(totals['units'])}, "
         f"{totals['bits_per_weight']:.3f} bits per weight, everything counted",
         highlight=False,
+        soft_wrap=True,
     )
     for warning in announced["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning['message'])}", highlight=False)
@@ -113,7 +132,7 @@ def served(console: Console, settings: Settings, broker: Broker) -> None:
 
 def error(console: Console, problem: ArrowQuantError) -> None:
     """One failure: what, where, and what to do."""
-    place = ", ".join(f"{key} {value}" for key, value in problem.where.items())
+    place = ", ".join(f"{key} {value}" for key, value in problem.where.items() if value != "")
     console.print(
         f"[bold red]error[/]{escape(f'[{problem.code}]')}: {escape(problem.detail)}"
         + (f" ({escape(place)})" if place else ""),
@@ -131,6 +150,10 @@ def size(nbytes: float) -> str:
             return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1024
     raise AssertionError
+
+
+def _parts(count: int) -> str:
+    return f"{count} part" + ("" if count == 1 else "s")
 
 
 def _counts(counts: dict[str, int]) -> str:

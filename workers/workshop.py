@@ -121,7 +121,8 @@ class Workshop:
                     log.warning("unit_released", error=str(error), delay_s=round(delay, 1))
                     self._deps.ledger.release(claim, delay, error)
                 else:
-                    log.error("job_failed", error=str(error))
+                    # Named, told to its owner, and mostly theirs to mend: no defect of ours.
+                    log.warning("job_failed", error=str(error))
                     self._deps.ledger.fail_job(claim, error)
             except ArrowQuantError as ledger_error:
                 log.error("outcome_not_written", error=str(ledger_error))

@@ -43,12 +43,14 @@ class SourceTensor:
 class Catalog:
     """All that planning knows of a source.
 
-    ties    name -> name of the tensor with the very same bytes that stands before it
+    ties     name -> name of the tensor with the very same bytes that stands before it
+    ignored  weights that lie beside the index and are not in it, by name
     """
 
     objects: tuple[ObjectInfo, ...]
     tensors: tuple[SourceTensor, ...]
     ties: dict[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +76,13 @@ def assemble(shards: list[tuple[ObjectInfo, list[HeaderTensor]]]) -> Catalog:
                 SourceTensor(head.name, number, head.dtype, head.shape, head.start, nbytes)
             )
     if not tensors:
-        raise ArrowQuantError("source_not_found", "the source holds no tensors")
+        objects = ", ".join(info.key for info, _ in shards[:3])
+        raise ArrowQuantError(
+            "source_not_found",
+            "the source holds no tensors",
+            "Check that it was written whole.",
+            {"object": objects},
+        )
     return Catalog(tuple(info for info, _ in shards), tuple(tensors))
 
 
@@ -113,7 +121,9 @@ def check_index(weight_map: dict[str, str], catalog: Catalog, key: str) -> None:
             detail = f"the index puts it in {file}, " + (
                 f"it is in {found}" if found else "which does not hold it"
             )
-            raise ArrowQuantError("invalid_index", detail, where={"object": key, "tensor": name})
+            hint = "Write the index again with the model."
+            where = {"object": key, "tensor": name}
+            raise ArrowQuantError("invalid_index", detail, hint, where)
     for name in held:
         if name not in weight_map:
             raise ArrowQuantError(

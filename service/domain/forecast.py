@@ -65,6 +65,16 @@ def ledger_rows(plan: Plan) -> list[TensorRow]:
 def warnings(plan: Plan) -> list[dict[str, Any]]:
     """What a person should know before submitting."""
     found: list[dict[str, Any]] = []
+    ignored = plan.catalog.ignored
+    if ignored:
+        more = f" and {len(ignored) - 3} more" if len(ignored) > 3 else ""
+        found.append(
+            {
+                "code": "objects_ignored",
+                "message": f"the index does not name {', '.join(ignored[:3])}{more}, "
+                "which therefore is no part of the model",
+            }
+        )
     limit = PROFILES[plan.recipe.profile].size_limit_bytes
     total = plan.payload_bytes()
     if total > limit:

@@ -35,6 +35,7 @@ from service.domain.profiles import (
 
 MAX_RULES = 256
 MAX_PATTERN_CHARS = 512
+MIN_MEMORY_BYTES = 256 * 2**20
 
 
 class Wire(BaseModel):
@@ -140,7 +141,7 @@ class Limits(Wire):
     """Bounds on the work itself; they never change a byte of the result."""
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    max_memory_bytes: Annotated[int, Field(ge=256 * 2**20)] | None = None
+    max_memory_bytes: Annotated[int, Field(ge=MIN_MEMORY_BYTES)] | None = None
     max_runtime_s: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
 
 

@@ -6,7 +6,9 @@ about itself is untrusted; every loop here has a bound.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 from service.domain.catalog import (
@@ -84,13 +86,18 @@ def inspect(store: ObjectStore, prefix: str, *, ties: bool = True) -> Catalog:
     return _with_ties(store, catalog) if ties else catalog
 
 
-def reopen(store: ObjectStore, objects: list[ObjectInfo], ties: dict[str, str]) -> Catalog:
+def reopen(
+    store: ObjectStore,
+    objects: list[ObjectInfo],
+    ties: dict[str, str],
+    ignored: Sequence[str] = (),
+) -> Catalog:
     """The catalog of objects that were pinned before, from their headers as they are now.
 
     Raises source_changed if any of them is no longer the object that was pinned.
     """
     catalog = _read_catalog(store, objects)
-    return Catalog(catalog.objects, catalog.tensors, dict(ties))
+    return replace(catalog, ties=dict(ties), ignored=tuple(ignored))
 
 
 def _by_index(
@@ -116,7 +123,9 @@ def _by_index(
         shards.append(here[name])
     catalog = _read_catalog(store, shards)
     check_index(weight_map, catalog, index.key)
-    return catalog
+    named = set(weight_map.values())
+    others = (name for name in sorted(here) if name.endswith(WEIGHTS) and name not in named)
+    return replace(catalog, ignored=tuple(others))
 
 
 def _read_catalog(store: ObjectStore, shards: list[ObjectInfo]) -> Catalog:
@@ -157,12 +166,12 @@ def _read_header(store: ObjectStore, info: ObjectInfo) -> bytes:
 
 
 def _with_ties(store: ObjectStore, catalog: Catalog) -> Catalog:
-    return Catalog(catalog.objects, catalog.tensors, find_ties(store, catalog))
+    return replace(catalog, ties=find_ties(store, catalog))
 
 
 def _nothing_usable(prefix: str, here: list[str], listed: list[ObjectInfo]) -> ArrowQuantError:
     """Say what is there instead of safetensors."""
-    where = {"prefix": prefix}
+    where = {"prefix": prefix} if prefix else {}
     other = sorted(name for name in here if name.lower().endswith(_OTHER_WEIGHTS))
     if other:
         detail = f"there is no .safetensors object, only {_some(other)}"

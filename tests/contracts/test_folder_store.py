@@ -100,7 +100,7 @@ def test_files_are_kept_open_within_a_bound(folder: FolderStore) -> None:
 def test_folders_and_files_do_not_mix(folder: FolderStore) -> None:
     folder.put("a/b", b"x")
     assert code_of(lambda: folder.put("a", b"x")) == "location_not_allowed"
-    assert code_of(lambda: folder.put("a/b/c", b"x")) == "output_exists"
+    assert code_of(lambda: folder.put("a/b/c", b"x")) == "location_not_allowed"
     assert code_of(lambda: folder.stat("a")) == "source_not_found"
     assert code_of(lambda: folder.stat("a/b/c")) == "source_not_found"
     assert folder.presign("a/b", 60) is None

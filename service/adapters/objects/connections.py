@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from pydantic import ValidationError
+
 from service.adapters.objects.folder import FolderStore
 from service.adapters.objects.s3 import S3Store
 from service.domain.errors import ArrowQuantError
@@ -134,6 +136,8 @@ def store_for_url(url: str) -> tuple[ObjectStore, str]:
 
 def _bucket(url: str, rest: str) -> tuple[ObjectStore, str]:
     bucket, _, prefix = rest.partition("/")
+    if not bucket:
+        raise _bad_url(url, "the address names no bucket: write s3://bucket/prefix")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     try:
@@ -145,6 +149,10 @@ def _bucket(url: str, rest: str) -> tuple[ObjectStore, str]:
             allow_http=True,
         )
         return open_connection(connection), clean_prefix(prefix)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        wrong = f"{first['loc'][0]}: " if first["loc"] else ""
+        raise _bad_url(url, wrong + first["msg"].removeprefix("Value error, ")) from None
     except ValueError as error:
         raise _bad_url(url, str(error)) from None
 

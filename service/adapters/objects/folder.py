@@ -188,6 +188,10 @@ class FolderStore:
             return stat if _is_file(stat) else None
         except FileNotFoundError:
             return None  # removed meanwhile, or a broken link
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None  # a link to itself leads nowhere too
+            raise
         except ArrowQuantError:
             return entry.stat(follow_symlinks=False)  # listed, but reading it will be refused
 
@@ -196,9 +200,9 @@ class FolderStore:
         try:
             with _reading(folder), os.scandir(self._path(folder)) as entries:
                 named = [
-                    (e.name + "/" if e.is_dir() else e.name, e)
+                    (e.name + "/" if _is_folder(e) else e.name, e)
                     for e in entries
-                    if not (e.is_symlink() and e.is_dir())
+                    if not (e.is_symlink() and _is_folder(e))
                 ]
         except ArrowQuantError as error:
             if error.code == "source_not_found":
@@ -223,6 +227,15 @@ class FolderStore:
         return sorted(found)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
 def _is_file(stat: os.stat_result) -> bool:
     return (stat.st_mode & 0o170000) == 0o100000
 
@@ -244,7 +257,8 @@ def _reading(key: str) -> Iterator[None]:
         where = {"object": key}
         text = error.strerror or str(error)
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise ArrowQuantError("source_access_denied", text, where=where) from None
+            hint = "Give this user the right to read it."
+            raise ArrowQuantError("source_access_denied", text, hint, where) from None
         if error.errno == errno.ENAMETOOLONG or error.errno == errno.ELOOP:
             raise keys.refused(key, text) from None
         if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):

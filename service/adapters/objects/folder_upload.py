@@ -30,8 +30,8 @@ class FolderUpload:
         self._key, self._path, self._info = key, path, info
         self._hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.upload")
         self._fd = -1
+        _make_folder(key, path.parent)
         with _writing(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(
                 self._hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
             )
@@ -73,6 +73,15 @@ class FolderUpload:
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             self.abort()
+
+
+def _make_folder(key: str, folder: Path) -> None:
+    with _writing(key):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError) as error:
+            # A file of that name, a link that leads nowhere, or a place like /proc.
+            raise keys.refused(key, f"its folder cannot be made: {error.strerror}") from None
 
 
 def _claim(hidden: Path, path: Path) -> None:
@@ -117,7 +126,8 @@ def _writing(key: str) -> Iterator[None]:
             hint = "Free space in the folder, or write elsewhere."
             raise ArrowQuantError("no_space", text, hint, where) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise ArrowQuantError("storage_access_denied", text, where=where) from None
+            hint = "Give this user the right to write to the folder, or write elsewhere."
+            raise ArrowQuantError("storage_access_denied", text, hint, where) from None
         if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
             raise keys.refused(key, text) from None
         raise ArrowQuantError("storage_unavailable", text, where=where) from error
