@@ -101,7 +101,7 @@ class Bell(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What `Ledger.create_job` stores. `fingerprint` is the SHA-256 of the canonical body."""
+    """What `Ledger.create_job` stores."""
 
     id: str
     tenant: str
@@ -137,7 +137,8 @@ class Ledger(Protocol):
     # -- the front end ----------------------------------------------------------------------------
 
     def create_job(self, job: NewJob) -> JobRecord:
-        """Insert as QUEUED with its PLAN unit and its first event."""
+        """Insert as QUEUED with its PLAN unit and its first event. Raises output_in_use while
+        another active job writes to the same output."""
 
     def get_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
         """Raises not_found, also for another tenant's job."""
@@ -150,7 +151,7 @@ class Ledger(Protocol):
 
     def retry_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
         """FAILED or CANCELLED back to QUEUED, attempt + 1, finished units kept (after CANCELLED
-        too). Raises job_active, job_terminal (SUCCEEDED, EXPIRED)."""
+        too). Raises job_active, job_terminal (SUCCEEDED, EXPIRED), output_in_use."""
 
     def events(self, job_id: str, after: int, limit: int) -> list[Event]: ...
 
