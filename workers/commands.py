@@ -6,6 +6,7 @@ so that `arrowquant --help` stays quick.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,10 +153,11 @@ def _run(
     logs.configure(settings.log_level if asked else "error", settings.log_format)
 
     job = local.open_job(settings, src, dst, recipe, limits, replace=replace)
-    last = render.follow(Console(stderr=True, quiet=quiet), job.run(), job.troubles)
-    if last.state is not JobState.SUCCEEDED:
-        raise local.failure(last)
-    job.forget()
+    with contextlib.closing(job):
+        last = render.follow(Console(stderr=True, quiet=quiet), job.run(), job.troubles)
+        if last.state is not JobState.SUCCEEDED:
+            raise local.failure(last)
+        job.forget()
     return dict(last.summary or {})
 
 

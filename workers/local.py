@@ -15,6 +15,7 @@ from pathlib import Path
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.system_clock import SystemClock
+from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
 from service.domain.job import TERMINAL, Event, EventType, JobRecord, JobState
@@ -82,8 +83,13 @@ class LocalJob:
         events = self.deps.ledger.events(self.job_id, after, EVENTS_AT_ONCE)
         return [event for event in events if event.type is EventType.WARNING]
 
+    def close(self) -> None:
+        """Let go of the ledger. A job that has not ended goes on when it is opened again."""
+        self.deps.close()
+
     def forget(self) -> None:
-        """Remove the ledger of a job that is over."""
+        """Close, and remove the ledger of a job that is over."""
+        self.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.ledger_file}{suffix}").unlink(missing_ok=True)
 
@@ -130,8 +136,9 @@ def _within(settings: Settings, limits: Limits) -> Settings:
 
 def _ledger_file(settings: Settings, source: str, output: str, request: JobRequest) -> Path:
     recipe = resolve(request.recipe).model_dump(mode="json")
-    places = [_absolute(source), _absolute(output)]
-    identity = canonical_json([*places, recipe, request.output.if_exists])
+    ends = [_absolute(source), _absolute(output)]
+    # Another version may write other bytes: it begins anew rather than going on.
+    identity = canonical_json([*ends, recipe, request.output.if_exists, versions()])
     folder = settings.data_dir / "local"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.db"
@@ -154,6 +161,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         stores=stores,
         bell=NoBell(),
         clock=clock,
+        cleanups=(engine.dispose,),
     )
 
 

@@ -20,7 +20,7 @@ from service.domain.job import JobState
 from tests import weights
 from tests.e2e.deployment import Deployment, Worker
 from tests.servers import RedisServer, S3Server
-from tests.workers.runs import begin, digests, finish
+from tests.workers.runs import begin, close_all, digests, finish
 
 KILLS = 10
 UNITS = 16
@@ -54,6 +54,7 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     job = finish(begin(folder, model, folder / "out", **RECIPE))
     assert job.state is JobState.SUCCEEDED
     assert job.progress.units_total == UNITS
+    close_all()
     return _parts_only(digests(folder / "out"))
 
 

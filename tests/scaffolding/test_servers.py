@@ -95,7 +95,8 @@ def test_s3_freezes_and_crashes_and_comes_back(own_s3: S3Server) -> None:
         with pytest.raises(EndpointConnectionError):
             client.list_buckets()
         own_s3.start()
-    with contextlib.closing(own_s3.client()) as client:
+    # It answers before its volumes are mounted again.
+    with contextlib.closing(own_s3.client(attempts=8)) as client:
         assert client.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"x" * 100_000
 
 

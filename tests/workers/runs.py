@@ -11,6 +11,8 @@ from service.domain.spec import Limits, Recipe
 from service.settings import Settings
 from workers.local import LocalJob, open_job
 
+_open: list[LocalJob] = []
+
 
 def settings_in(folder: Path, **fields: Any) -> Settings:
     """Embedded settings with their data below a test's folder."""
@@ -27,8 +29,8 @@ def begin(
     replace: bool = False,
     **recipe: Any,
 ) -> LocalJob:
-    """A local job that has not run yet."""
-    return open_job(
+    """A local job that has not run yet; `close_all` closes it."""
+    job = open_job(
         settings_in(tmp_path),
         str(source),
         str(output),
@@ -36,6 +38,14 @@ def begin(
         limits or Limits(threads=threads),
         replace=replace,
     )
+    _open.append(job)
+    return job
+
+
+def close_all() -> None:
+    """Let go of every ledger that `begin` opened."""
+    while _open:
+        _open.pop().close()
 
 
 def finish(job: LocalJob) -> JobRecord:

@@ -188,6 +188,35 @@ def test_a_source_that_changes_fails_the_job(tmp_path: Path) -> None:
     assert last.error["code"] == "source_changed"
 
 
+def test_units_wait_for_a_worker_of_the_version_that_planned(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of two versions in one artifact would be nobody's."""
+    job = begin(tmp_path, source, tmp_path / "out", bits=8)
+    old = Workshop(job.deps)
+    plan = job.deps.ledger.claim(old._worker)
+    assert plan is not None
+    old.work_on(plan)
+    with monkeypatch.context() as upgraded:
+        upgraded.setattr("workers.workshop.versions", lambda: {"arrowquant": "99"})
+        Workshop(job.deps).run()
+    waiting = job.deps.ledger.get_job(job.job_id)
+    assert (waiting.state, waiting.progress.units_done) == (JobState.RUNNING, 0)
+    [trouble, *_] = job.troubles(0)
+    assert trouble.data["code"] == "engine_changed"
+    assert trouble.data["where"]["running"] == "arrowquant 99"
+    assert finish(job).state is JobState.SUCCEEDED
+
+
+def test_an_upgraded_command_begins_anew(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = begin(tmp_path, source, tmp_path / "out", bits=8)
+    assert begin(tmp_path, source, tmp_path / "out", bits=8).job_id == job.job_id
+    monkeypatch.setattr("workers.local.versions", lambda: {"arrowquant": "99"})
+    assert begin(tmp_path, source, tmp_path / "out", bits=8).job_id != job.job_id
+
+
 def test_an_artifact_is_not_overwritten_unasked(tmp_path: Path, source: Path) -> None:
     first = finish(begin(tmp_path, source, tmp_path / "out", bits=8))
     assert first.state is JobState.SUCCEEDED
