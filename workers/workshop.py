@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import structlog
 
+from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import Claim, UnitKind, Worker
 from service.domain.profiles import PROFILES
@@ -90,6 +91,7 @@ class Workshop:
         ledger, settings = self._deps.ledger, self._deps.settings
         context = JobContext.of(claim, self._deps.stores)
         with Lease(ledger, claim, settings.heartbeat_s, settings.lease_s / 2) as lease:
+            _check_engine(claim)
             match claim.kind:
                 case UnitKind.PLAN:
                     plan.run(context, ledger)
@@ -132,6 +134,23 @@ class Workshop:
         with contextlib.suppress(ArrowQuantError):
             if self._deps.ledger.has_work():
                 self._deps.bell.ring()
+
+
+def _check_engine(claim: Claim) -> None:
+    """All parts of an artifact are made by the versions that its manifest names."""
+    planned = claim.resolved.get("engine")
+    if claim.kind not in (UnitKind.QUANTIZE, UnitKind.PUBLISH) or planned == versions():
+        return
+    raise ArrowQuantError(
+        "engine_changed",
+        "the job was planned by another version than this worker runs",
+        "Let all workers run one version; a retry makes all of it again with that one.",
+        {"planned": _told(planned or {}), "running": _told(versions())},
+    )
+
+
+def _told(engine: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in sorted(engine.items()))
 
 
 def _out_of_memory() -> ArrowQuantError:

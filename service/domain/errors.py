@@ -71,6 +71,7 @@ CODES: dict[str, Code] = {
         Code("out_of_memory", Fault.LIMIT),
         Code("database_unavailable", Fault.SYSTEM, retryable=True),
         Code("broker_unavailable", Fault.SYSTEM, retryable=True),
+        Code("engine_changed", Fault.SYSTEM, retryable=True),
         Code("attempts_exhausted", Fault.SYSTEM),
         Code("internal", Fault.SYSTEM),
     )

@@ -69,6 +69,7 @@ TABLE: Final[dict[str, Shown]] = {
     "out_of_memory": Shown(500, "Out of memory"),
     "database_unavailable": Shown(503, "The database does not answer"),
     "broker_unavailable": Shown(503, "The broker does not answer"),
+    "engine_changed": Shown(409, "Another version is at work"),
     "attempts_exhausted": Shown(500, "The work failed too many times"),
     "internal": Shown(500, "An error of ours"),
 }

@@ -240,6 +240,37 @@ def test_a_changed_source_is_refused(bench: Bench, change: str) -> None:
     bench.ledger.fail_job(claim, ArrowQuantError("source_changed", "changed"))
 
 
+def test_a_retry_under_another_version_makes_everything_again(bench: Bench) -> None:
+    """And says so. What the former version planned, measured and finished is gone."""
+    old = {"engine": {"numba": "1", "numpy": "2"}}
+    job = bench.submit()
+    plan = bench.take_of(job.id)
+    units = [unit(0), unit(1), unit(2)]
+    bench.ledger.plan_done(plan, RESOLVED | old, [tensor(i) for i in range(3)], units)
+    for _ in range(2):
+        bench.finish(bench.take(UnitKind.QUANTIZE))
+    late = bench.take(UnitKind.QUANTIZE)
+    bench.ledger.cancel_job(job.id)
+    bench.finish(bench.take(UnitKind.CLEANUP))
+    bench.ledger.retry_job(job.id)
+
+    new = {"engine": {"numba": "1", "numpy": "3"}}
+    again = bench.take(UnitKind.PLAN)
+    bench.ledger.plan_done(again, RESOLVED | new, [tensor(0), tensor(1)], [unit(0), unit(1)])
+    planned = bench.ledger.get_job(job.id)
+    assert planned.resolved["engine"] == new["engine"]
+    assert (planned.progress.units_total, planned.progress.units_done) == (2, 0)
+    assert (planned.progress.bytes_done, planned.progress.tensors_total) == (0, 2)
+    [warning] = planned.warnings
+    assert warning["code"] == "engine_changed"
+    assert "numpy 2 is now 3" in warning["message"]
+    assert bench.ledger.parts(job.id) == []
+    with pytest.raises(LeaseLost):
+        bench.ledger.unit_done(late, part(late.seq), late.levels)
+    fences = [bench.take(UnitKind.QUANTIZE).fence for _ in range(2)]
+    assert min(fences) > late.fence
+
+
 def test_a_plan_brings_warnings_and_may_have_no_units(bench: Bench) -> None:
     job = bench.submit()
     warning = {"code": "size_limit", "message": "large"}

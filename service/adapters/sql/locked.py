@@ -171,7 +171,10 @@ def read_unit(job: LockedJob, kind: UnitKind, seq: int) -> RowMapping:
     query = select(units).where(
         units.c.job_id == job.id, units.c.kind == kind.value, units.c.seq == seq
     )
-    return job.connection.execute(query).mappings().one()
+    found = job.connection.execute(query).mappings().one_or_none()
+    if found is None:  # planned anew meanwhile, into fewer units
+        raise LeaseLost(f"{job.id} {kind} {seq} is no more")
+    return found
 
 
 def not_found(job_id: str) -> ArrowQuantError:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table, delete, func, insert, select
 
 from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, settle
 from service.adapters.sql.locked import LockedJob, Verbs
@@ -35,14 +35,19 @@ class PlanVerbs(Verbs):
         with self._held(claim, also=[UnitState.DONE]) as (job, unit):
             if unit["state"] == UnitState.DONE:
                 return
+            fence, found = 0, list(warnings)
             if job["planned"]:
                 _compare_resolved(job, resolved)
-                _compare_units(job, plan)
-            else:
-                _store_tensors(job, rows)
-                _store_units(job, plan)
-                job.set(resolved=resolved, planned=True)
-            _begin(job, warnings)
+                if job["resolved"].get("engine") == resolved.get("engine"):
+                    _compare_units(job, plan)
+                    _begin(job, found)
+                    return
+                found += _other_engine(job, resolved)
+                fence = _forget_plan(job)
+            _store_tensors(job, rows)
+            _store_units(job, plan, fence)
+            job.set(resolved=resolved, planned=True)
+            _begin(job, found)
 
 
 def _begin(job: LockedJob, warnings: Sequence[dict[str, Any]]) -> None:
@@ -69,7 +74,7 @@ def _store_tensors(job: LockedJob, rows: Iterable[TensorRow]) -> None:
     _insert(job, tensors, values)
 
 
-def _store_units(job: LockedJob, plan: list[UnitPlan]) -> None:
+def _store_units(job: LockedJob, plan: list[UnitPlan], fence: int = 0) -> None:
     rows = (
         {
             "job_id": job.id,
@@ -77,6 +82,7 @@ def _store_units(job: LockedJob, plan: list[UnitPlan]) -> None:
             "seq": unit.seq,
             "tenant": job["tenant"],
             "state": UnitState.HELD.value,
+            "fence": fence,
             "source_bytes": unit.source_bytes,
         }
         for unit in plan
@@ -101,9 +107,31 @@ def _insert(job: LockedJob, table: Table, rows: Iterator[dict[str, Any]]) -> Non
 
 def _compare_resolved(job: LockedJob, resolved: dict[str, Any]) -> None:
     new, old = orjson.loads(orjson.dumps(resolved, option=orjson.OPT_NON_STR_KEYS)), job["resolved"]
-    if new != old:
-        keys = sorted(k for k in new.keys() | old.keys() if new.get(k) != old.get(k))
+    keys = sorted(k for k in new.keys() | old.keys() if new.get(k) != old.get(k))
+    if set(keys) - {"engine"}:
         raise _changed({"differs": keys})
+
+
+def _other_engine(job: LockedJob, resolved: dict[str, Any]) -> list[dict[str, Any]]:
+    """A warning, if anything was finished that now is made again."""
+    if not job["units_done"]:
+        return []
+    old, new = job["resolved"].get("engine") or {}, resolved.get("engine") or {}
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    told = ", ".join(f"{name} {old.get(name, '-')} is now {new.get(name, '-')}" for name in names)
+    message = f"{job['units_done']} finished parts are made again, since {told}"
+    return [{"code": "engine_changed", "message": message}]
+
+
+def _forget_plan(job: LockedJob) -> int:
+    """Remove what was planned and finished; a fence that no former holder of a unit has."""
+    mine = units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE.value
+    fence = job.connection.execute(select(func.max(units.c.fence)).where(*mine)).scalar() or 0
+    for table in (pieces, tensors):
+        job.connection.execute(delete(table).where(table.c.job_id == job.id))
+    job.connection.execute(delete(units).where(*mine))
+    job.set(bytes_done=0)
+    return int(fence) + 1
 
 
 def _compare_units(job: LockedJob, plan: list[UnitPlan]) -> None:
