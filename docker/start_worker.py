@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -56,17 +55,17 @@ def _has(flags: list[str]) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Whole or not at all: workers may share the folder, and one may be stopped half way."""
-    if target.exists() or not source.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        copied = Path(shutil.copytree(source, Path(folder, target.name)))
-        try:
-            copied.rename(target)
-        except OSError:
-            if not target.exists():  # another worker was faster
-                raise
+    """Function by function, the index last: workers may share the folder, and any of them may be
+    stopped half way. What is already there stays."""
+    for index in source.rglob("*.nbi"):
+        place = target / index.relative_to(source)
+        if place.exists():
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for path in (*index.parent.glob(f"{index.stem}.*.nbc"), index):
+            with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
+                file.write(path.read_bytes())
+            Path(file.name).replace(place.with_name(path.name))
 
 
 if __name__ == "__main__":
