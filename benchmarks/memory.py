@@ -22,7 +22,9 @@ from typing import Any
 
 import psutil
 
+from benchmarks.context import Context, scratch
 from benchmarks.machine import describe
+from benchmarks.results import Result
 from benchmarks.synthetic import four_gigabytes, write_model
 
 CAP = 500 * 2**20
@@ -80,6 +82,27 @@ def quantize_through_s3(model: Path, folder: Path) -> dict[str, Any]:
             seconds = time.monotonic() - began
             peak = max(_peak_rss(child) for child in worker.pool())
     return _result("s3", done["summary"], peak, seconds)
+
+
+def run(context: Context) -> Result:
+    """Both forms as records, the way the other benchmarks keep them."""
+    result = context.result("memory")
+    with scratch("memory") as folder:
+        print("  writing the model", flush=True)
+        model = write_model(folder / "model.safetensors", four_gigabytes())
+        forms = {"folder": quantize_folder}
+        if context.s3:
+            forms["s3"] = quantize_through_s3
+        for form, quantize in forms.items():
+            try:
+                measured = quantize(model, folder)
+            except Exception as error:  # noqa: BLE001 - kept and printed
+                result.fail(form, f"{type(error).__name__}: {error}")
+                continue
+            seconds = measured.pop("seconds")
+            result.add(form, {"form": form}, **measured, seconds={"ours": [seconds]})
+            print(f"  {form}", flush=True)
+    return result
 
 
 def _peak_rss(process: psutil.Process) -> int:

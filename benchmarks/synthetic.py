@@ -59,3 +59,45 @@ def four_gigabytes() -> dict[str, tuple[int, int]]:
         shapes[f"blocks.{layer}.attn.qkv.weight"] = (6144, 4096)
         shapes[f"blocks.{layer}.mlp.down.weight"] = (4096, 9216)
     return shapes
+
+
+def gaussian(rows: int, cols: int, seed: int) -> npt.NDArray[np.float32]:
+    """Independent standard normal float32: the source Shannon's bound is exact for."""
+    return np.random.default_rng(seed).standard_normal((rows, cols), dtype=np.float32)
+
+
+def widened(patterns: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """BF16 bit patterns as float32; exact."""
+    return (patterns.astype(np.uint32) << 16).view(np.float32)
+
+
+# Matrices of transformers of three sizes; norms and biases weigh nothing here.
+#         hidden, key and value, intermediate, layers, vocabulary, tied
+_SIZES = {
+    "100M": (768, 768, 2048, 12, 32000, True),
+    "600M": (1024, 1024, 3072, 32, 151936, True),
+    "7B": (3584, 512, 18944, 28, 152064, False),
+}
+
+
+def transformer(size: str) -> dict[str, tuple[int, int]]:
+    """Shapes of a decoder of about 100 M, 600 M or 7.6 G parameters."""
+    hidden, keys, inner, layers, words, tied = _SIZES[size]
+    shapes = {"model.embed_tokens.weight": (words, hidden)}
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}"
+        shapes |= {
+            f"{prefix}.self_attn.q_proj.weight": (hidden, hidden),
+            f"{prefix}.self_attn.k_proj.weight": (keys, hidden),
+            f"{prefix}.self_attn.v_proj.weight": (keys, hidden),
+            f"{prefix}.self_attn.o_proj.weight": (hidden, hidden),
+            f"{prefix}.mlp.gate_proj.weight": (inner, hidden),
+            f"{prefix}.mlp.up_proj.weight": (inner, hidden),
+            f"{prefix}.mlp.down_proj.weight": (hidden, inner),
+        }
+    if not tied:
+        shapes["lm_head.weight"] = (words, hidden)
+    return shapes
+
+
+SIZES = tuple(_SIZES)

@@ -1,0 +1,141 @@
+"""Measure: `python -m benchmarks NAME... | --all`, raw JSON to benchmarks/results.
+
+    speed        every method and setting against the machine's bandwidth
+    peers        other quantizers on the same matrix, installed here in environments of their own
+    simd         vectorized and not, for this processor and plainer ones
+    parallel     1, 2, ... threads, and what the machine gives at as many
+    cold_start   from a new process to the first tile
+    accuracy     dB per bit against Shannon's bound; layers of a trained model
+    io           our stores against a bare mover: folder and S3
+    pipeline     whole jobs against copying the same bytes and the load-it-all way
+    memory       a 4 GB model with a 1 GB tensor within 500 MiB
+
+One that cannot be measured is printed as failed, kept as failed, and the command ends with 1.
+With --compare it ends with 2 when something became worse than an older result by the threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workers import kernel_cache
+
+if TYPE_CHECKING:
+    from benchmarks.context import Context
+    from benchmarks.results import Result
+
+# Their modules and functions; imported when asked for, after the kernels' cache is chosen.
+BENCHMARKS = {
+    "speed": ("speed", "run"),
+    "peers": ("speed", "run_peers"),
+    "simd": ("speed", "run_simd"),
+    "parallel": ("parallel", "run"),
+    "cold_start": ("cold_start", "run"),
+    "accuracy": ("accuracy", "run"),
+    "io": ("io", "run"),
+    "pipeline": ("pipeline", "run"),
+    "memory": ("memory", "run"),
+}
+FAILED, WORSE = 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for; the exit status."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    names = list(BENCHMARKS) if given.all else given.names
+    if not names and not given.generate_charts and not given.compare:
+        parser.error("name a benchmark, or --all")
+    kernel_cache.choose(Path(__file__).parents[1] / ".venv-bench" / "numba")
+    from benchmarks import results
+
+    folder = given.output_dir or results.FOLDER
+    before = {path: results.load(path) for path in given.compare}
+    status = 0
+    for name in names:
+        print(f"{name}:", flush=True)
+        result = _run(name)(_context(given, folder))
+        path = result.write(folder)
+        failed = f", {len(result.failures)} FAILED" if result.failures else ""
+        print(f"  {len(result.records)} records{failed}: {path}", flush=True)
+        status = FAILED if result.failures else status
+    if given.generate_charts:
+        from benchmarks import report
+
+        report.main(["--results", str(folder)])
+    for path, old in before.items():
+        status = _compared(path, old, folder, given.threshold) or status
+    return status
+
+
+def _run(name: str) -> Callable[[Context], Result]:
+    module, function = BENCHMARKS[name]
+    found: Callable[[Context], Result] = getattr(
+        importlib.import_module(f"benchmarks.{module}"), function
+    )
+    return found
+
+
+def _context(given: argparse.Namespace, folder: Path) -> Context:
+    from benchmarks.context import Context
+
+    sizes = given.model_size or (["100M"] if given.quick else ["100M", "600M"])
+    if given.all and not given.quick and not given.model_size:
+        sizes = ["100M", "600M", "7B"]
+    return Context(
+        output=folder,
+        quick=given.quick,
+        bits=tuple(given.bit_width),
+        cores=tuple(given.cores),
+        sizes=tuple(sizes),
+        rounds=given.rounds or (3 if given.quick else 5),
+        s3=not given.no_s3,
+    )
+
+
+def _compared(path: Path, old: dict[str, object], folder: Path, threshold: float) -> int:
+    from benchmarks import compare, results
+
+    new = results.load(folder / f"{old['benchmark']}.json")
+    worse = compare.regressions(old, new, threshold)
+    for change in compare.changes(old, new):
+        print(f"  {'WORSE ' if change in worse else ''}{change}")
+    print(f"{path.name}: {len(worse)} worse by more than {threshold:.0%}")
+    return WORSE if worse else 0
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help="what to measure")
+    add("--all", action="store_true", help="everything, at every size")
+    add("--model-size", action="append", choices=["100M", "600M", "7B"], help="repeatable")
+    add("--bit-width", type=_numbers, default=[], metavar="2,4,8", help="only these widths")
+    add("--cores", type=_numbers, default=[], metavar="1,2", help="numbers of threads")
+    add("--rounds", type=int, metavar="N", help="interleaved rounds; 5, or 3 with --quick")
+    add("--output-dir", type=Path, metavar="DIR", help="where results go and are compared")
+    add("--quick", action="store_true", help="smaller and fewer: shows that it runs")
+    add("--no-s3", action="store_true", help="leave out what needs an S3 server")
+    add("--generate-charts", action="store_true", help="write the report and its charts after")
+    add("--compare", type=Path, action="append", default=[], metavar="OLD.json", help="repeatable")
+    add("--threshold", type=float, default=0.1, help="how much worse is too much; 0.1 is 10 %%")
+    return parser
+
+
+if __name__ == "__main__":
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+    sys.exit(main())

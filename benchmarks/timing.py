@@ -1,0 +1,76 @@
+"""Repeated runs, interleaved: A, B, C, A, B, C, ...
+
+Whatever else the machine does hits neighbours in a round alike, so ratios within a round hold on a
+busy machine where seconds do not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+Run = Callable[[], float]
+
+
+@dataclass(slots=True)
+class Rounds:
+    """The seconds of every run, round by round; who failed, and with what."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def timed(work: Callable[[], object]) -> Run:
+    """A run that measures itself."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return run
+
+
+def interleave(runs: Mapping[str, Run], rounds: int, *, warm_up: bool = True) -> Rounds:
+    """Run everyone once per round. Whoever fails is noted and takes no further part."""
+    done = Rounds({name: [] for name in runs})
+    for number in range(rounds + warm_up):
+        for name, run in runs.items():
+            if name in done.errors:
+                continue
+            try:
+                seconds = run()
+            except Exception as error:  # noqa: BLE001 - any failure is a result
+                done.errors[name] = clean(f"{type(error).__name__}: {error}")
+                continue
+            if number >= warm_up:
+                done.seconds[name].append(seconds)
+    return done
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Pairwise, round by round."""
+    return [a / b for a, b in zip(above, below, strict=False)]
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Median of the pairwise ratios."""
+    return median(ratios(above, below))
+
+
+def clean(text: str) -> str:
+    """A message fit to be kept: no addresses, no folders of this machine, not endless."""
+    words = []
+    for line in text.splitlines():
+        for word in line.split():
+            bare = word.strip("'\"()[],:;")
+            if "://" in bare:
+                words.append("<address>")
+            elif bare.count("/") > 1 and bare.startswith(("/", "file")):
+                words.append(word.replace(bare, bare.rsplit("/", 1)[-1]))
+            else:
+                words.append(word)
+    flat = " ".join(words)
+    return flat if len(flat) <= 400 else flat[:200] + " ... " + flat[-195:]
