@@ -31,12 +31,15 @@ class Encoded:
             when symmetric
     mins    float16, shape of scales; None when symmetric
     errors  sums over all weights, measured on the values as stored
+    weighted    the same sums, every product times the importance of its column; None without
+                importances
     """
 
     codes: NDArray[np.uint8]
     scales: NDArray[np.float16]
     mins: NDArray[np.float16] | None
     errors: ErrorSums
+    weighted: ErrorSums | None = None
 
 
 def _refuse(x: NDArray[np.generic], dtype: Dtype, position: tuple[int, int] | None) -> None:
@@ -54,6 +57,8 @@ def quantize(
     group_size: int,
     symmetric: bool,
     method: Method,
+    unbias: float = 0.0,
+    weights: NDArray[np.float32] | None = None,
     threads: int = 1,
 ) -> Encoded:
     """Quantize the rows of a matrix in groups of consecutive weights.
@@ -65,10 +70,16 @@ def quantize(
                 row may be shorter
     symmetric   codes around zero and no minimum; else a scale and a minimum per group
     method      "lsq" (least-squares search, see lsq) or "minmax" (see minmax)
+    unbias      lsq only: share, 0 to 1, of each row's loss of length that scales and minima take
+                back, see unbiased; 0 is the plain least-squares fit
+    weights     lsq only: importance of every column, float32 (cols,), finite and not negative, by
+                which squared errors count in the fit, see importance; None: all the same
     threads     threads at work, the calling one included
     Errors      NonFiniteWeights for the first NaN or Inf in row-major order
     Formula     see encode; values beyond float16 saturate, see minmax
     """
+    if method == "minmax" and (unbias or weights is not None):
+        raise ValueError("unbias and weights are for lsq")
     bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
     rows, cols = x.shape
     group = group_size or cols
@@ -76,6 +87,7 @@ def quantize(
     scales = np.empty((rows, -(-cols // group)), np.float16)
     mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
     sums = np.empty((rows, COLUMNS), np.float64)
+    weighted = np.empty((rows, 0 if weights is None else COLUMNS), np.float64)
 
     slopes = (
         np.empty(0, np.float32) if method == "minmax" else lsq.slopes_for(bits, group, symmetric)
@@ -89,14 +101,23 @@ def quantize(
             group,
             symmetric,
             slopes,
+            weights,
+            float(unbias),
             codes[part],
             scales[part].view(np.uint16),
             mins[part].view(np.uint16),
             sums[part],
+            weighted[part],
         )
 
     _refuse(x, dtype, over_rows(work, rows, cols, threads))
-    return Encoded(codes, scales, None if symmetric else mins, fold_rows(sums, cols))
+    return Encoded(
+        codes,
+        scales,
+        None if symmetric else mins,
+        fold_rows(sums, cols),
+        None if weights is None else fold_rows(weighted, cols),
+    )
 
 
 def quantize_fixed(

@@ -1,22 +1,23 @@
 """Shrunken ranges refitted by least squares; the group keeps the best.
 
 The range of a group is shrunk by a few factors about its centre. For each, weights are rounded to
-codes u and the scale and minimum are refitted in closed form to those codes:
+codes u, to which the scale and minimum are refitted in closed form:
 
     D = n Suu - Su^2,   s = (n Swu - Sw Su) / D,   m = (Suu Sw - Su Swu) / D
     squared error = Sww - s Swu - m Sw
 
-(w is the image below; symmetric: s = Swu / Suu over signed codes, for both signs of s, because -2^(bits - 1) has no
-positive twin). The best refit has its minimum rounded to float16, its scale refitted to that
-minimum and rounded, and its codes rounded again. A group never ends with a larger squared error
-than minmax would give it: both are measured with the values as stored, and the smaller is kept.
+(w is the image below; symmetric: s = Swu / Suu over signed codes, for both signs of s, because
+-2^(bits - 1) has no positive twin). The best refit has its minimum rounded to float16, its scale
+refitted to that minimum and rounded, and its codes rounded again. A group never ends with a larger
+squared error than minmax would give it: both are measured as stored, and the smaller is kept.
 
 The search runs on a 16-bit fixed-point image of the group, centred and scaled to its range. All
 sums are then integers: exact in any order, so they vectorise and yet give the same codes on every
 processor. One code step of 8 bits is 257 units of the image.
 
 Source: Lloyd, Least squares quantization in PCM, 1982 (alternate codes and reconstruction); the
-affine refit is linear regression, as in searches for k-quant formats.
+affine refit is linear regression, as in searches for k-quant formats. With importances of columns
+(see importance) all sums are weighted by them, and so is the squared error that decides.
 """
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from kernels._jit import Integer, Real, inlined, kernel
 from kernels.encode import squared_error
 from kernels.half import half_nearest1, single1
+from kernels.importance import weighted_moments, weighted_total
 from kernels.lanes import moments_lanes
 
 UNITS = 32767.0  # image units per half range
@@ -84,10 +86,7 @@ def image_group(
     gain: np.float32,
     image: NDArray[np.int32],
 ) -> np.float64:
-    """Write round((w - centre) * gain), clipped to 16 bits, to image; return its sum.
-
-    Works on [start:stop] of w and image.
-    """
+    """Write round((w - centre) * gain), clipped to 16 bits, to image[start:stop]; return its sum."""
     total = np.int64(0)
     for first in range(start, stop, CHUNK):
         total += _image(w, first, min(first + CHUNK, stop), centre, gain, image)
@@ -97,17 +96,20 @@ def image_group(
 @inlined
 def moments(
     image: NDArray[np.int32],
+    importance: NDArray[np.float32] | None,
     start: Integer,
     stop: Integer,
     slope: np.float32,
     offset: Real,
     top: Integer,
 ) -> tuple[np.float64, np.float64, np.float64]:
-    """Sums of u, u^2 and image * u over image[start:stop].
+    """Sums of u, u^2 and image * u over image[start:stop], each times h if there are importances.
 
     u = clip(floor(image * slope + offset), 0, top). CHUNK weights at a time are summed in 32 bits,
-    chunks in 64; exact.
+    chunks in 64; exact without importances.
     """
+    if importance is not None:
+        return weighted_moments(image, importance, start, stop, slope, offset, top)
     su, suu, swu = np.int64(0), np.int64(0), np.int64(0)
     for first in range(start, stop, CHUNK):
         last = min(first + CHUNK, stop)
@@ -119,8 +121,10 @@ def moments(
 @inlined
 def fit_asymmetric(
     image: NDArray[np.int32],
+    importance: NDArray[np.float32] | None,
     start: Integer,
     stop: Integer,
+    n: np.float64,
     sw: np.float64,
     centre: np.float64,
     gain: np.float64,
@@ -129,14 +133,15 @@ def fit_asymmetric(
 ) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, of the best refit for a group.
 
-    image         int32 (cols,), of which [start:stop] is round((w - centre) * gain), sum sw
+    image         int32 (cols,), of which [start:stop] is round((w - centre) * gain)
+    importance    float32 (cols,) or None, see importance
+    n, sw         number of weights and sum of their image; sums of h and h image with importances
     slopes        float32 (candidates,), codes per image unit, see slopes_for
     """
-    n = np.float64(stop - start)
     top = (1 << bits) - 1
     best, su, suu, swu, low = -np.inf, 0.0, 0.0, 0.0, 0.0
     for k in range(slopes.size):
-        a, b, c = moments(image, start, stop, slopes[k], 0.5 * top + 0.5, top)
+        a, b, c = moments(image, importance, start, stop, slopes[k], 0.5 * top + 0.5, top)
         determinant = n * b - a * a
         if determinant > 0.0:
             shift = b * sw - a * c
@@ -153,23 +158,21 @@ def fit_asymmetric(
 @inlined
 def fit_symmetric(
     image: NDArray[np.int32],
+    importance: NDArray[np.float32] | None,
     start: Integer,
     stop: Integer,
+    n: np.float64,
     sw: np.float64,
     gain: np.float64,
     bits: int,
     slopes: NDArray[np.float32],
 ) -> Integer:
-    """Scale, as a half, of the best refit for a group; both signs of the scale.
-
-    Arguments as fit_asymmetric, with 0 as the centre.
-    """
-    n = np.float64(stop - start)
+    """Scale, as a half, of the best refit; arguments as fit_asymmetric, with 0 as the centre."""
     top = (1 << bits) - 1
     half = np.float64(1 << (bits - 1))
     best, best_scale = 0.0, 0.0
     for k in range(slopes.size):
-        a, b, c = moments(image, start, stop, slopes[k], half + 0.5, top)
+        a, b, c = moments(image, importance, start, stop, slopes[k], half + 0.5, top)
         squares = b - 2.0 * half * a + n * half * half
         product = c - half * sw
         if squares > 0.0 and product * product > best * squares:
@@ -181,6 +184,7 @@ def fit_symmetric(
 @inlined
 def fit_group(
     w: NDArray[np.float32],
+    importance: NDArray[np.float32] | None,
     start: Integer,
     stop: Integer,
     lo: np.float32,
@@ -195,21 +199,23 @@ def fit_group(
     image   int32, scratch, shape and room of w; the minimum of a symmetric group is 0
     """
     low, high = np.float64(lo), np.float64(hi)
+    centre = np.float32(0.0) if symmetric else np.float32((low + high) * 0.5)
+    span = max(high, -low) if symmetric else np.float64(0.5) * (high - low)
+    gain = np.float32(UNITS / span)
+    n, sw = np.float64(stop - start), image_group(w, start, stop, centre, gain, image)
+    if importance is not None:
+        n, sw = weighted_total(image, importance, start, stop)
+    unit = np.float64(gain)
     if symmetric:
-        gain = np.float32(UNITS / max(high, -low))
-        sw = image_group(w, start, stop, np.float32(0.0), gain, image)
-        return fit_symmetric(image, start, stop, sw, np.float64(gain), bits, slopes), 0
-    centre = np.float32((low + high) * 0.5)
-    gain = np.float32(2.0 * UNITS / (high - low))
-    sw = image_group(w, start, stop, centre, gain, image)
-    return fit_asymmetric(
-        image, start, stop, sw, np.float64(centre), np.float64(gain), bits, slopes
-    )
+        return fit_symmetric(image, importance, start, stop, n, sw, unit, bits, slopes), 0
+    middle = np.float64(centre)
+    return fit_asymmetric(image, importance, start, stop, n, sw, middle, unit, bits, slopes)
 
 
 @kernel
 def refine_row(
     w: NDArray[np.float32],
+    importance: NDArray[np.float32] | None,
     group: int,
     lo: NDArray[np.float32],
     hi: NDArray[np.float32],
@@ -223,20 +229,22 @@ def refine_row(
     """Replace scales and mins, as halves, of a row where the search makes the error smaller.
 
     w             float32 (cols,), finite, with room as for encode.encode_row
+    importance    float32 (cols,), see importance, or None: all weights count the same
     lo, hi        range of each group (groups,)
-    slopes        see slopes_for
+    slopes, image see slopes_for and fit_group
     scales, mins  (groups,) as written by minmax.params_row; mins is not used when symmetric
-    image         int32 (cols,), scratch, with the same room
     """
     zero, top = (1 << (bits - 1)) if symmetric else 0, (1 << bits) - 1
     for g in range(lo.size):
         start, stop = g * group, min((g + 1) * group, w.size)
         if np.float64(hi[g]) - np.float64(lo[g]) < TINY:
             continue
-        scale, low = fit_group(w, start, stop, lo[g], hi[g], bits, symmetric, slopes, image)
+        scale, low = fit_group(
+            w, importance, start, stop, lo[g], hi[g], bits, symmetric, slopes, image
+        )
         kept = np.float32(0.0) if symmetric else single1(mins[g])
-        found = squared_error(w, start, stop, single1(scale), single1(low), zero, top)
-        if found < squared_error(w, start, stop, single1(scales[g]), kept, zero, top):
+        found = squared_error(w, importance, start, stop, single1(scale), single1(low), zero, top)
+        if found < squared_error(w, importance, start, stop, single1(scales[g]), kept, zero, top):
             scales[g] = scale
             if not symmetric:
                 mins[g] = low

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from kernels._jit import kernel
 from kernels.bitpack import pack_row
-from kernels.encode import encode_row, padded
+from kernels.encode import encode_row, padded, weigh_row
+from kernels.fidelity import W2, WQ
 from kernels.lsq import refine_row
 from kernels.minmax import params_row
 from kernels.ranges import finite1, group_ranges, key_range
+from kernels.unbiased import factor1, stretch_row
 from kernels.widen import first_nonfinite, widen_row
 
 
@@ -25,20 +27,26 @@ def quantize_rows(
     group: int,
     symmetric: bool,
     slopes: NDArray[np.float32],
+    importance: NDArray[np.float32] | None,
+    unbias: float,
     codes: NDArray[np.uint8],
     scales: NDArray[np.uint16],
     mins: NDArray[np.uint16],
     sums: NDArray[np.float64],
+    weighted: NDArray[np.float64],
 ) -> int:
     """Quantize a block of rows in groups.
 
     x            patterns (rows, cols) of the given kind, see widen
     group        weights per group, a multiple of 8 or at least cols; the last one may be shorter
     slopes       float32 (candidates,), see lsq.slopes_for; empty for min-max without search
+    importance   float32 (cols,), see importance, or None
+    unbias       strength of the correction in unbiased; 0 for none
     codes        uint8 (rows, ceil(cols * bits / 8)), written
     scales       halves as uint16 (rows, groups), written
     mins         the same; (rows, 0) when symmetric
     sums         float64 (rows, COLUMNS), written
+    weighted     the same sums by importance; not used without importances
     Result       row-major index of the first NaN or Inf (what is written then is meaningless),
                  or -1
     """
@@ -48,14 +56,32 @@ def quantize_rows(
     q = np.zeros(padded(cols), np.uint8)
     lo = np.empty(scales.shape[1], np.float32)
     hi = np.empty(scales.shape[1], np.float32)
+    code_scales = np.empty(scales.shape[1], np.uint16)
+    code_mins = np.empty(mins.shape[1], np.uint16)
     for r in range(rows):
         widen_row(x[r], kind, w)
         if not group_ranges(w, group, lo, hi):
             return int(r * cols + first_nonfinite(w))
         params_row(lo, hi, bits, symmetric, scales[r], mins[r])
         if slopes.size > 0:
-            refine_row(w, group, lo, hi, bits, symmetric, slopes, scales[r], mins[r], image)
-        encode_row(w, group, bits, symmetric, scales[r], mins[r], q, sums[r])
+            refine_row(
+                w, importance, group, lo, hi, bits, symmetric, slopes, scales[r], mins[r], image
+            )
+        s, m = scales[r], mins[r]
+        encode_row(w, group, bits, symmetric, s, m, s, m, q, sums[r])
+        total = sums[r]
+        if importance is not None:
+            total = weighted[r]
+            weigh_row(w, importance, group, bits, symmetric, s, m, s, m, total)
+        factor = factor1(total[W2], total[WQ], np.float64(unbias))
+        if factor != 1.0:
+            stretch_row(s, factor, code_scales)
+            stretch_row(m, factor, code_mins)
+            encode_row(w, group, bits, symmetric, code_scales, code_mins, s, m, q, sums[r])
+            if importance is not None:
+                weigh_row(
+                    w, importance, group, bits, symmetric, code_scales, code_mins, s, m, total
+                )
         pack_row(q, bits, codes[r])
     return -1
 
@@ -83,6 +109,6 @@ def quantize_rows_fixed(
         low, high = key_range(w, 0, cols)
         if not finite1(low, high):
             return int(r * cols + first_nonfinite(w))
-        encode_row(w, cols, bits, symmetric, scales, mins, q, sums[r])
+        encode_row(w, cols, bits, symmetric, scales, mins, scales, mins, q, sums[r])
         pack_row(q, bits, codes[r])
     return -1

@@ -1,0 +1,86 @@
+"""Vectors of eight weights as instructions: what the functions of lanes are written with.
+
+The compiler may not reorder float sums without fast-math, and with it the result would depend on
+the width of the processor's registers. Here the lanes are spelt out, so the order of every sum is
+fixed. No operation carries a fast-math flag and none is fused.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils
+
+STEP = 8  # weights per turn of a loop
+LANES = 4  # float64 lanes of an error sum
+
+F32, F64, I8, I32 = ir.FloatType(), ir.DoubleType(), ir.IntType(8), ir.IntType(32)
+F32S, F64S = ir.VectorType(F32, STEP), ir.VectorType(F64, LANES)
+I8S, I32S = ir.VectorType(I8, STEP), ir.VectorType(I32, STEP)
+NOUGHTS = ir.Constant(F32S, [0.0] * STEP)
+
+
+def splat(builder: Any, value: Any, vector: Any) -> Any:
+    """The scalar in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    mask = ir.Constant(ir.VectorType(I32, STEP), [0] * STEP)
+    return builder.shuffle_vector(first, undefined, mask)
+
+
+def larger(builder: Any, a: Any, b: Any) -> Any:
+    """Lane by lane; b where the two do not compare."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def smaller(builder: Any, a: Any, b: Any) -> Any:
+    """Lane by lane; b where the two do not compare."""
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+def at(builder: Any, data: Any, index: Any, vector: Any) -> Any:
+    """Pointer to a vector of elements starting at data[index]."""
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+def halves(builder: Any, value: Any) -> list[Any]:
+    """Eight float32 as two vectors of four float64, in order."""
+    undefined = ir.Constant(value.type, ir.Undefined)
+    masks = [
+        ir.Constant(ir.VectorType(I32, LANES), list(range(first, first + LANES)))
+        for first in range(0, STEP, LANES)
+    ]
+    return [builder.fpext(builder.shuffle_vector(value, undefined, mask), F64S) for mask in masks]
+
+
+def variable(builder: Any, value: Any) -> Any:
+    """A place for a vector that the compiler will keep in a register."""
+    with builder.goto_entry_block():
+        place = builder.alloca(value.type)
+    builder.store(value, place)
+    return place
+
+
+def each_step(builder: Any, start: Any, stop: Any, body: Callable[[Any, Any], None]) -> None:
+    """Emit body(index, keep) for every STEP weights from start to stop.
+
+    keep is None for whole steps. The last one may be partial: then it is a function that sets the
+    lanes from stop on to zero; arrays are readable and writable up to the end of that step.
+    """
+    width = start.type
+    rest = builder.and_(builder.sub(stop, start), width(STEP - 1))
+    whole = builder.sub(stop, rest)
+    with cgutils.for_range_slice(builder, start, whole, width(STEP), inc=True) as (i, _):
+        body(i, None)
+    with builder.if_then(builder.icmp_signed("!=", rest, width(0)), likely=False):
+        numbers = ir.Constant(I32S, list(range(STEP)))
+        inside = builder.icmp_signed("<", numbers, splat(builder, builder.trunc(rest, I32), I32S))
+        body(whole, lambda value: builder.select(inside, value, value.type(None)))
+
+
+def arrays(context: Any, builder: Any, signature: Any, args: Any, count: int) -> list[Any]:
+    """The first arguments, which are arrays."""
+    return [
+        context.make_array(kind)(context, builder, value)
+        for kind, value in zip(signature.args[:count], args[:count], strict=True)
+    ]
