@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,29 @@ def test_a_publisher_that_died_right_after_the_manifest(tmp_path: Path, source: 
     job.deps.ledger.cancel_job(job.job_id)
     Workshop(job.deps).run()
     assert _files(tmp_path / "out") == []
+
+
+def test_parts_that_were_to_be_made_again_go_too(tmp_path: Path) -> None:
+    """The last rows of a tensor decided that its first part is too narrow: the ledger has
+    forgotten that part, and it is still there."""
+    values = weights.gaussian((4096, 1024), 1)
+    tensors = {"a.weight": weights.tensor(values), "b.weight": weights.tensor(values[:64])}
+    source = weights.write(tmp_path / "model.safetensors", tensors)
+    job = begin(tmp_path, source, tmp_path / "out", bits=4)
+    workshop = Workshop(job.deps)
+    for kind in (UnitKind.PLAN, UnitKind.QUANTIZE):
+        claim = job.deps.ledger.claim(workshop._worker)
+        assert claim is not None
+        assert claim.kind is kind
+        workshop.work_on(claim)
+    [part] = job.deps.ledger.parts(job.job_id)
+    # As if the ledger had taken it back for another width.
+    with sqlite3.connect(job.ledger_file) as database:
+        database.execute("update units set state = 'FREE', part_key = null where kind = 'quantize'")
+    assert job.deps.ledger.parts(job.job_id) == []
+    job.deps.ledger.cancel_job(job.job_id)
+    Workshop(job.deps).run()
+    assert not (tmp_path / "out" / part.key).exists()
 
 
 @pytest.mark.parametrize("manifest", [b'{"parts": []}', b"[]", b"not json", b"\xff"])

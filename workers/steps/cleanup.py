@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobState, PartRow
@@ -18,37 +19,57 @@ from workers.job import JobContext
 
 def run(context: JobContext, ledger: Ledger) -> None:
     """Abort uploads below the output prefix, remove a cancelled job's parts."""
-    part_prefix = context.key("part-")
-    context.output.abort_uploads(part_prefix)
-    if ledger.get_job(context.claim.job_id).state is JobState.CANCELLING:
-        parts = ledger.parts(context.claim.job_id)
-        _withdraw(context, parts)
-        for part in parts:
-            context.output.delete(part.key)
+    context.output.abort_uploads(context.key("part-"))
+    job = ledger.get_job(context.claim.job_id)
+    if job.state is JobState.CANCELLING:
+        _remove(context, ledger.parts(job.id), job.progress.units_total)
     ledger.cleanup_done(context.claim)
 
 
-def _withdraw(context: JobContext, parts: Sequence[PartRow]) -> None:
-    """Take away a manifest that the publisher put in the moment of the cancel.
+def _remove(context: JobContext, parts: Sequence[PartRow], units: int) -> None:
+    """Every part this job may have written: also those that it was to make again, wider, of
+    which the ledger has forgotten the first. And the manifest, if the publisher put it in the
+    moment of the cancel.
 
-    Only one that lists exactly this job's parts: the prefix may hold another job's artifact.
+    If a manifest lists other parts, somebody else's artifact is there: then only what is
+    provably ours goes.
     """
-    ours = [(part_name(part.seq), part.sha256) for part in parts]
-    if ours and listed_parts(context) == ours:
+    listed = _listed_parts(context)
+    if listed not in (None, [(part_name(part.seq), part.sha256) for part in parts]):
+        for part in parts:
+            _delete_if_ours(context, part)
+        return
+    if listed is not None:
         context.output.delete(context.key(MANIFEST_NAME))
         context.output.delete(context.key(REPORT_NAME))
+    ours = {context.key(part_name(seq)) for seq in range(units)}
+    for info in list(context.output.list(context.key("part-"))):
+        if info.key in ours:
+            context.output.delete(info.key)
 
 
-def listed_parts(context: JobContext) -> list[tuple[str, str]] | None:
+def _delete_if_ours(context: JobContext, part: PartRow) -> None:
+    try:
+        etag = context.output.stat(part.key).etag
+    except ArrowQuantError as error:
+        if error.code != "source_not_found":
+            raise
+        return
+    if etag == part.etag:
+        context.output.delete(part.key)
+
+
+def _listed_parts(context: JobContext) -> list[Any] | None:
     """Name and digest of each part of the manifest in the output; None if there is none."""
     key = context.key(MANIFEST_NAME)
     try:
         info = context.output.stat(key)
-        manifest = json.loads(context.output.read(key, 0, info.size, info.etag))
-        return [(part["name"], part["sha256"]) for part in manifest["parts"]]
+        text = context.output.read(key, 0, info.size, info.etag)
     except ArrowQuantError as error:
-        if error.code in ("source_not_found", "source_changed"):
+        if error.code == "source_not_found":
             return None
         raise
+    try:
+        return [(part["name"], part["sha256"]) for part in json.loads(text)["parts"]]
     except (ValueError, TypeError, KeyError):
-        return None  # not one of ours
+        return ["something that is not ours"]
