@@ -168,6 +168,8 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
 def _resume(deps: Deps) -> str | None:
     """The unfinished job of this ledger, if there is one."""
     for job in deps.ledger.list_jobs(JobQuery(tenant=TENANT, limit=1)):
+        if (job.error or {}).get("code") == "source_changed":
+            return None  # its parts are of a source that is no more
         if job.state in (JobState.FAILED, JobState.CANCELLED):
             return deps.ledger.retry_job(job.id).id
         if job.state not in TERMINAL:

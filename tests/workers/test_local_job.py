@@ -186,6 +186,7 @@ def test_a_source_that_changes_fails_the_job(tmp_path: Path) -> None:
     assert last.state is JobState.FAILED
     assert last.error is not None
     assert last.error["code"] == "source_changed"
+    assert finish(begin(tmp_path, path, tmp_path / "out", bits=8)).state is JobState.SUCCEEDED
 
 
 def test_units_wait_for_a_worker_of_the_version_that_planned(
@@ -251,3 +252,19 @@ def test_failed_jobs_leave_no_uploads(tmp_path: Path) -> None:
     Workshop(job.deps).run()
     assert list(job.deps.stores.open("output").uploads("")) == []
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_unbiased_rows_keep_their_length(tmp_path: Path) -> None:
+    """With `unbias` 1 the stored rows have the weights' own projection, at some cost in error."""
+    values = weights.gaussian((256, 512), 1)
+    source = weights.write(tmp_path / "m.safetensors", {"a.weight": weights.tensor(values)})
+    gains = {}
+    for unbias in (0.0, 1.0):
+        out = tmp_path / f"out{unbias}"
+        recipe = {"bits": 2, "group_size": 64, "unbias": unbias, "fallback": {"enabled": False}}
+        assert finish(begin(tmp_path, source, out, **recipe)).state is JobState.SUCCEEDED
+        with arrowquant.open(out) as artifact:
+            read = artifact["a.weight"].dequantize().astype(np.float64)
+        gains[unbias] = np.sum(values * read) / np.sum(values.astype(np.float64) ** 2)
+    assert gains[0.0] < 0.92
+    assert gains[1.0] == pytest.approx(1.0, abs=0.01)

@@ -155,6 +155,6 @@ def _changed(where: dict[str, Any]) -> ArrowQuantError:
     return ArrowQuantError(
         "source_changed",
         "the plan differs from the one this job began with",
-        "Finished parts would not fit: submit a new job.",
+        "Finished parts would not fit: submit a new job, or start the command again.",
         where,
     )
