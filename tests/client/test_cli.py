@@ -159,7 +159,7 @@ def test_lists_and_logs(server: FakeServer) -> None:
 def test_fetch_then_inspect(server: FakeServer, tmp_path: Path) -> None:
     server.add()
     text = run("fetch", "job_0", tmp_path / "got").stdout
-    assert "every digest right" in text.replace("\n", " ")
+    assert f"{tmp_path / 'got'}, every digest right\n" in text
     assert "4 bits" in run("inspect", tmp_path / "got").stdout
 
 

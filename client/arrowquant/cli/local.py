@@ -97,7 +97,7 @@ def dequantize(
         render.as_json(written)
         return
     for file in files:
-        render.stdout().print(f"{render.size(file.stat().st_size):>10}  {render.clean(file)}")
+        render.line(f"{render.size(file.stat().st_size):>10}  {render.clean(file)}")
 
 
 @contextmanager

@@ -37,7 +37,10 @@ def submit(
     group_size: Annotated[int | None, typer.Option(help="32, 64, 128 or 256.")] = None,
     granularity: Annotated[str | None, typer.Option(help="group, row or tensor.")] = None,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Codes around zero, no minimum.")] = False,
+    unbias: Annotated[float | None, typer.Option(help="0 to 1: give rows back the length that least squares takes.")] = None,
     rule: Annotated[list[str] | None, typer.Option(help="'GLOB=keep' or 'GLOB=BITS'; first match wins; repeatable.")] = None,
+    no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Record errors without acting on them.")] = False,
+    min_sqnr: Annotated[float | None, typer.Option(help="Gate of each tensor, in dB.")] = None,
     recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="Recipe as JSON or TOML.")] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
@@ -49,7 +52,18 @@ def submit(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Create a job."""
-    options = request.Options(bits, profile, method, group_size, granularity, symmetric, rule)
+    options = request.Options(
+        bits=bits,
+        profile=profile,
+        method=method,
+        group_size=group_size,
+        granularity=granularity,
+        symmetric=symmetric,
+        unbias=unbias,
+        rules=rule,
+        no_fallback=no_fallback,
+        min_sqnr=min_sqnr,
+    )
     output: dict[str, Any] = request.place(dst, "DST")
     output["if_exists"] = "replace" if replace else "fail"
     body: dict[str, Any] = {
@@ -66,9 +80,7 @@ def submit(
         if not watch:
             _show(job, as_json)
             if not as_json:
-                render.stdout().print(
-                    f"Next: [bold]arrowquant watch {render.clean(job.get('id'))}[/]"
-                )
+                render.line(f"Next: [bold]arrowquant watch {render.clean(job.get('id'))}[/]")
             return
         if not as_json:
             render.stderr().print(f"job {render.clean(job.get('id'))}")
@@ -168,8 +180,8 @@ def fetch(
     if as_json:
         render.as_json({"job": job, "folder": str(folder), "bytes": total})
     else:
-        render.stdout().print(f"{render.size(total)} in {render.clean(folder)}, every digest right")
-        render.stdout().print(f"Next: [bold]arrowquant inspect {render.clean(folder)}[/]")
+        render.line(f"{render.size(total)} in {render.clean(folder)}, every digest right")
+        render.line(f"Next: [bold]arrowquant inspect {render.clean(folder)}[/]")
 
 
 def _connect(url: str, key: str) -> Client:

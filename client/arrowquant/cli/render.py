@@ -35,6 +35,11 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def line(markup: str) -> None:
+    """A line of its own on standard output, however long: paths and commands are copied."""
+    stdout().print(markup, soft_wrap=True)
+
+
 def as_json(value: Any) -> None:
     """JSON on standard output: indented for people; for pipes one line, and only ASCII, since
     some readers end lines at other signs than the newline."""
