@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from arrowquant.cli.request import Options
 from service.domain.errors import ArrowQuantError
 from service.domain.spec import Limits, Recipe
 from service.settings import InvalidSettings, Settings
@@ -34,6 +35,10 @@ Method = Annotated[str | None, typer.Option(help="lsq (least squares) or minmax"
 Group = Annotated[int | None, typer.Option("--group-size", help="32, 64, 128 or 256")]
 Granularity = Annotated[str | None, typer.Option(help="group, row or tensor")]
 Symmetric = Annotated[bool, typer.Option("--symmetric", help="Codes around zero, no minimum")]
+Unbias = Annotated[
+    float | None,
+    typer.Option(help="0 to 1: give rows back the length that least squares takes (diffusion: 1)"),
+]
 Rules = Annotated[
     list[str] | None,
     typer.Option("--rule", help="GLOB=keep or GLOB=BITS; first match wins; repeatable"),
@@ -64,6 +69,7 @@ def quantize(
     group_size: Group = None,
     granularity: Granularity = None,
     symmetric: Symmetric = False,
+    unbias: Unbias = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
@@ -77,8 +83,17 @@ def quantize(
 
     Interrupted or killed, the same command goes on where it stopped.
     """
-    options = recipes.Options(
-        bits, profile, method, group_size, granularity, symmetric, rule, no_fallback, min_sqnr
+    options = Options(
+        bits=bits,
+        profile=profile,
+        method=method,
+        group_size=group_size,
+        granularity=granularity,
+        symmetric=symmetric,
+        unbias=unbias,
+        rules=rule,
+        no_fallback=no_fallback,
+        min_sqnr=min_sqnr,
     )
     with _reported():
         wanted = recipes.build(recipe, options)
@@ -98,6 +113,7 @@ def plan(
     group_size: Group = None,
     granularity: Granularity = None,
     symmetric: Symmetric = False,
+    unbias: Unbias = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
@@ -106,8 +122,17 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a job would do, from the headers alone: exact bytes, and for each tensor why."""
-    options = recipes.Options(
-        bits, profile, method, group_size, granularity, symmetric, rule, no_fallback, min_sqnr
+    options = Options(
+        bits=bits,
+        profile=profile,
+        method=method,
+        group_size=group_size,
+        granularity=granularity,
+        symmetric=symmetric,
+        unbias=unbias,
+        rules=rule,
+        no_fallback=no_fallback,
+        min_sqnr=min_sqnr,
     )
     with _reported():
         from service.usecases.plan import announce

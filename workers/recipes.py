@@ -1,16 +1,16 @@
-"""Command-line options to recipes: the same fields as a request, checked by the same model."""
+"""Command-line options to recipes: read as `arrowquant submit` reads them, checked as the API does."""
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from arrowquant.cli.request import Options
+from arrowquant.cli.request import recipe as fields_of
+from arrowquant.errors import ArrowQuantError as ClientError
 from service.domain.spec import MIN_MEMORY_BYTES, Limits, Recipe
 
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -20,44 +20,12 @@ class UsageError(Exception):
     """What was typed cannot be meant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was given on the command line; None and False mean not given."""
-
-    bits: int | None
-    profile: str | None
-    method: str | None
-    group_size: int | None
-    granularity: str | None
-    symmetric: bool
-    rules: list[str] | None
-    no_fallback: bool
-    min_sqnr: float | None
-
-
 def build(file: Path | None, options: Options) -> Recipe:
     """The file's recipe, if there is one, with the options on top."""
-    fields = _read(file) if file is not None else {}
-    given: dict[str, Any] = {
-        "bits": options.bits,
-        "profile": options.profile,
-        "method": options.method,
-        "group_size": options.group_size,
-        "granularity": options.granularity,
-        "symmetric": options.symmetric or None,
-    }
-    fields |= {key: value for key, value in given.items() if value is not None}
-    if options.rules:
-        fields["rules"] = [*(_rule(text) for text in options.rules), *fields.get("rules", [])]
-    fallback = dict(fields.get("fallback", {}))
-    if options.no_fallback:
-        fallback["enabled"] = False
-    if options.min_sqnr is not None:
-        fallback["min_sqnr_db"] = options.min_sqnr
-    if fallback:
-        fields["fallback"] = fallback
     try:
-        return Recipe.model_validate(fields)
+        return Recipe.model_validate(fields_of(file, options))
+    except ClientError as error:
+        raise UsageError(". ".join(filter(None, (error.detail, error.hint)))) from None
     except ValidationError as error:
         raise UsageError(_describe(error)) from None
 
@@ -71,28 +39,6 @@ def limits(threads: int | None, max_memory: str | None) -> Limits:
         return Limits.model_validate(fields)
     except ValidationError as error:
         raise UsageError(_describe(error)) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        fields = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--recipe {file}: {error}") from None
-    if not isinstance(fields, dict):
-        raise UsageError(f"--recipe {file}: a recipe is a table of fields")
-    return fields
-
-
-def _rule(text: str) -> dict[str, Any]:
-    pattern, separator, action = text.rpartition("=")
-    if not separator or not pattern:
-        raise UsageError(f"--rule {text!r}: write GLOB=keep or GLOB=BITS, for instance '*.mlp.*=8'")
-    if action == "keep":
-        return {"match": pattern, "action": "keep"}
-    if not action.isdigit():
-        raise UsageError(f"--rule {text!r}: after '=' comes 'keep' or a width in bits")
-    return {"match": pattern, "bits": int(action)}
 
 
 def _bytes(text: str) -> int:

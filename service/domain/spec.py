@@ -90,6 +90,10 @@ class Recipe(Wire):
     granularity: Literal["group", "row", "tensor"] = "group"
     group_size: GroupSize | None = None
     symmetric: bool = False
+    # How much of the length that a least-squares row loses is given back: 1 makes each row's
+    # projection on its weights exact. Measured to help iterated diffusion models, and to cost a
+    # single-pass encoder a little, so it is asked for, not assumed.
+    unbias: Annotated[float, Field(ge=0, le=1)] = 0.0
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
     fallback: Fallback = Fallback()
 
@@ -99,6 +103,8 @@ class Recipe(Wire):
             raise ValueError(
                 f"group_size only goes with granularity 'group', not {self.granularity!r}; remove it"
             )
+        if self.unbias and self.method != "lsq":
+            raise ValueError("unbias corrects least-squares rows: set method to 'lsq'")
         if self.granularity == "tensor" and self.method != "minmax":
             raise ValueError(
                 "granularity 'tensor' is one scale from the tensor's range: set method to 'minmax'"
@@ -185,6 +191,7 @@ class ResolvedRecipe(BaseModel):
     granularity: Literal["group", "row", "tensor"]
     group_size: int
     symmetric: bool
+    unbias: float
     rules: tuple[Rule, ...]
     gate: Gate
     ladder: tuple[int, ...]
@@ -209,6 +216,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         granularity=recipe.granularity,
         group_size=(recipe.group_size or profile.group_size) if grouped else 0,
         symmetric=recipe.symmetric,
+        unbias=recipe.unbias,
         rules=recipe.rules,
         gate=Gate(
             enabled=fallback.enabled,

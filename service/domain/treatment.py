@@ -30,6 +30,7 @@ class Treatment:
     bits: int = 0
     group_size: int = 0
     symmetric: bool = False
+    unbias: float = 0.0
     method: str = ""
     per_tensor: bool = False
 
@@ -119,14 +120,16 @@ def _treatment(
     override = rule or Rule(match="*")
     per_tensor = recipe.granularity == "tensor" and override.group_size is None
     symmetric = recipe.symmetric if override.symmetric is None else override.symmetric
+    method = override.method or recipe.method
     return Treatment(
         Action.QUANTIZE,
         why,
         bits,
-        recipe.group_size if override.group_size is None else override.group_size,
-        symmetric,
-        override.method or recipe.method,
-        per_tensor,
+        group_size=recipe.group_size if override.group_size is None else override.group_size,
+        symmetric=symmetric,
+        unbias=recipe.unbias if method == "lsq" else 0.0,
+        method=method,
+        per_tensor=per_tensor,
     )
 
 

@@ -51,6 +51,7 @@ def encode_tile(
                 group_size=how.group_size,
                 symmetric=how.symmetric,
                 method=cast(Literal["lsq", "minmax"], how.method),
+                unbias=how.unbias,
                 threads=threads,
             )
     except kernels.NonFiniteWeights as error:

@@ -29,7 +29,10 @@ class Options:
     group_size: int | None = None
     granularity: str | None = None
     symmetric: bool = False
+    unbias: float | None = None
     rules: list[str] | None = None
+    no_fallback: bool = False
+    min_sqnr: float | None = None
 
 
 def place(text: str, what: str) -> dict[str, str]:
@@ -54,10 +57,16 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
         "group_size": options.group_size,
         "granularity": options.granularity,
         "symmetric": options.symmetric or None,
+        "unbias": options.unbias,
     }
     fields |= {key: value for key, value in given.items() if value is not None}
     if options.rules:
         fields["rules"] = [*(_rule(text) for text in options.rules), *fields.get("rules", [])]
+    gate: dict[str, Any] = {"enabled": False} if options.no_fallback else {}
+    if options.min_sqnr is not None:
+        gate["min_sqnr_db"] = options.min_sqnr
+    if gate:
+        fields["fallback"] = {**fields.get("fallback", {}), **gate}
     return fields
 
 
