@@ -168,7 +168,10 @@ def _run(
     src: str, dst: str, recipe: Recipe, limits: Limits, replace: bool, *, quiet: bool
 ) -> dict[str, Any]:
     settings = Settings.load()
-    kernel_cache.choose(settings.data_dir)
+    compiled = kernel_cache.warm(kernel_cache.choose(settings.data_dir))
+    console = Console(stderr=True, quiet=quiet)
+    if not compiled:
+        console.print("compiling the kernels, once on this machine: about ten seconds", style="dim")
     from service import logs
     from service.domain.job import JobState
     from workers import local
@@ -179,7 +182,7 @@ def _run(
 
     job = local.open_job(settings, src, dst, recipe, limits, replace=replace)
     with contextlib.closing(job):
-        last = render.follow(Console(stderr=True, quiet=quiet), job.run(), job.troubles)
+        last = render.follow(console, job.run(), job.troubles)
         if last.state is not JobState.SUCCEEDED:
             raise local.failure(last)
         job.forget()

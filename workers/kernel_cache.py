@@ -23,6 +23,11 @@ def choose(data_dir: Path) -> Path:
     return folder
 
 
+def warm(folder: Path) -> bool:
+    """Whether kernels were compiled into this folder before."""
+    return any(folder.rglob("*.nbi"))
+
+
 def _sources_digest() -> str:
     spec = importlib.util.find_spec("kernels")
     digest = hashlib.sha256()
