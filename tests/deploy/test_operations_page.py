@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -80,3 +81,33 @@ def test_its_links_lead_somewhere(root: Path, page: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", page) if "://" not in link]
     assert links
     assert [link for link in links if not (root / "docs" / link).exists()] == []
+
+
+def test_its_figures_are_the_measured_ones(root: Path, page: str) -> None:
+    measured = json.loads((root / "docker" / "measured.json").read_text())
+    images, run = measured["images"], measured["run"]
+    rows = {
+        "image, uncompressed, base included": [
+            f"{images[name]['bytes'] / 1e6:.0f} MB" for name in ("api", "worker")
+        ],
+        "build without any cache (the worker after the API)": [
+            f"{images[name]['build_s']} s" for name in ("api", "worker")
+        ],
+        "start to first answer, or to ready for work": [
+            f"{run['api_start_s']:.1f} s",
+            f"{run['worker_start_s']:.1f} s",
+        ],
+        "memory after three jobs": [
+            f"{float(run['memory'][name].removesuffix('MB')):.0f} MB" for name in ("api", "worker")
+        ],
+    }
+    for name, figures in rows.items():
+        assert f"| {name} | {figures[0]} | {figures[1]} |" in page
+    words = " ".join(page.split())
+    jobs = run["jobs"]
+    assert (
+        f"{jobs['4_bits_s']:.1f} s in 4 bits, {jobs['2_bits_s']:.1f} s in 2 and "
+        f"{jobs['8_bits_s']:.1f} s in 8" in words
+    )
+    assert f"ended with {run['drain']['exit_code']} after {run['drain']['stop_s']:.1f} s" in words
+    assert run["drain"]["units_begun"] == run["drain"]["units_finished"]
