@@ -12,7 +12,7 @@ TORCH_STAMP := $(TORCH_VENV)/.stamp
 
 LOCKED := requirements.lock pyproject.toml client/pyproject.toml scripts/setup.sh
 TYPED := service workers kernels client/arrowquant tests/conftest.py tests/processes.py tests/servers.py \
-         benchmarks scripts/demo.py scripts/demonstration tests/demo
+         benchmarks scripts/demo.py scripts/demonstration tests/demo docker
 
 .PHONY: help
 help: ## List the targets
@@ -62,6 +62,15 @@ $(DEMO_STAMP): $(STAMP) requirements-demo.lock
 	    --requirement requirements-demo.lock
 	@touch $@
 
+.PHONY: bench
+bench: setup $(DEMO_STAMP) ## Measure everything, then write the report (BENCH_ARGS names less)
+	$(BIN)/python -m benchmarks $(or $(BENCH_ARGS),--all)
+	$(BIN)/python -m benchmarks.report
+
+.PHONY: report
+report: setup ## Write docs/benchmark-report.md and its charts from the raw results
+	$(BIN)/python -m benchmarks.report
+
 .PHONY: openapi
 openapi: setup ## Write openapi.yaml from the application
 	$(BIN)/python -m service openapi > openapi.yaml.new
@@ -73,6 +82,6 @@ lock: setup ## Resolve the lock files again (LOCK_ARGS=--upgrade for newer versi
 
 .PHONY: clean
 clean: ## Remove the environments and everything that can be made again
-	rm -rf $(VENV) $(TORCH_VENV) build client/build *.egg-info client/*.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) .venv-bench build client/build *.egg-info client/*.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis openapi.yaml.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -93,7 +93,7 @@ def mixed() -> dict[str, tuple[str, Array]]:
         "zero.weight": bfloat16(np.zeros((64, 64), np.float32)),
         "steps": tensor(np.arange(17, dtype=np.int64)),
         "mask": tensor(np.arange(9) % 2 == 0),
-        "scalar": tensor(np.float32(1.5).reshape(())),
+        "scalar": tensor(np.array(1.5, np.float32)),
         "empty.weight": tensor(np.zeros((0, 32), np.float32)),
         "double.weight": tensor(gaussian((64, 64), 10).astype(np.float64)),
         "lm_head.weight": tied,
