@@ -66,9 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"  {len(result.records)} records{failed}: {path}", flush=True)
         status = FAILED if result.failures else status
     if given.generate_charts:
-        from benchmarks import report
+        from benchmarks.report import main as write_report
 
-        report.main(["--results", str(folder)])
+        write_report(["--results", str(folder)])
     for path, old in before.items():
         status = _compared(path, old, folder, given.threshold) or status
     return status

@@ -76,7 +76,7 @@ def _measure(
 def _layers(context: Context, result: Result) -> None:
     from scripts.demonstration.measure import PACKAGE, find_model
 
-    tensors = _matrices(find_model() / "model.safetensors")
+    tensors = matrices(find_model() / "model.safetensors")
     for method in METHODS:
         for bits in method.bits:
             if not context.wants(bits):
@@ -99,7 +99,7 @@ def _layers(context: Context, result: Result) -> None:
     print(f"  {len(tensors)} layers", flush=True)
 
 
-def _matrices(file: Path) -> dict[str, tuple[npt.NDArray[np.generic], str]]:
+def matrices(file: Path) -> dict[str, tuple[npt.NDArray[np.generic], str]]:
     """The matrices of a safetensors file, as the kernels take them."""
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")

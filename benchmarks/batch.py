@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import _matrices
+from benchmarks.accuracy import matrices
 from benchmarks.context import Context
 from benchmarks.methods import BY_NAME, Setting
 
@@ -21,7 +21,7 @@ def main() -> None:
     source, target, method, bits = sys.argv[1:]
     setting = Setting(BY_NAME[method], int(bits), 64, symmetric=False)
     threads = Context().threads
-    tensors = _matrices(Path(source))
+    tensors = matrices(Path(source))
     done = {name: setting.run(x, dtype, threads) for name, (x, dtype) in tensors.items()}
     with Path(target).open("wb") as file:
         for encoded in done.values():

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.context import Context, scratch
 from benchmarks.methods import METHODS
 from benchmarks.results import Result
-from benchmarks.timing import interleave, timed
+from benchmarks.timing import Run, interleave, timed
 
 ROOT = Path(__file__).parents[1]
 ROWS, COLS = 64, 4096
@@ -76,7 +76,7 @@ def run(context: Context) -> Result:
             name = f"{method.name} 4 bits"
             cold = _Start(method.name, folder / f"{method.name}-cold", keep=False)
             warm = _Start(method.name, folder / f"{method.name}-warm", keep=True)
-            runs = {"cold": cold, "warm": warm, "imports": timed(_imports)}
+            runs: dict[str, Run] = {"cold": cold, "warm": warm, "imports": timed(_imports)}
             done = interleave(runs, context.rounds)
             for contestant, error in done.errors.items():
                 result.fail(f"{name}: {contestant}", error)

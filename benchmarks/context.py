@@ -38,8 +38,8 @@ class Context:
 
     @property
     def rows(self) -> int:
-        """Of the matrix: 90 MB of BF16, far beyond any cache, or a quarter of it."""
-        return 1024 if self.quick else 4096
+        """Of the matrix: 90 MB of BF16, beyond the caches of most machines, or half of it."""
+        return 2048 if self.quick else 4096
 
     def matrix(self) -> npt.NDArray[np.uint16]:
         """The llm-like BF16 matrix that speed is measured on."""

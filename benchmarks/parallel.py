@@ -14,7 +14,7 @@ from benchmarks.results import Result
 from benchmarks.timing import Run, interleave, timed
 from benchmarks.traffic import Traffic, copy, multiply_add
 
-TURNS = 3_000_000
+TURNS = 30_000_000
 
 
 def run(context: Context) -> Result:

@@ -1,0 +1,101 @@
+"""Counts of instructions in the inner loops of the kernels, from the compiler's own assembly.
+
+A guard against slow kernels that needs no clock and no quiet machine. Seconds, and ratios of seconds,
+depend on who else is at work; counting instructions as they run needs counters that virtual machines
+seldom offer. What the compiler wrote for one fixed processor (x86-64 with AVX2, whatever this one is)
+is the same on every run, and every way in which these kernels have become slow so far shows in it: a
+loop no longer vectorized, narrower registers, work moved into the loop, calls and bounds checks.
+
+    python -m benchmarks.loops_in_assembly     prints the loops as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+
+TARGET = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2",
+}
+_LABEL = re.compile(r"^(\.L\w+):")
+_PART = re.compile(r"(\d+)")
+_JUMP = re.compile(r"^\tj[a-z]+\t(\.L\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """An innermost loop: one block that ends in a jump to its own start."""
+
+    function: str
+    instructions: int
+    wide: int  # instructions on 256-bit registers
+    calls: int
+    words: str  # the mnemonics, in order
+
+
+def find(assembly: str) -> list[Loop]:
+    """The innermost loops of an assembly listing, function by function."""
+    found: list[Loop] = []
+    function, label, block = "", "", list[str]()
+    for line in assembly.splitlines():
+        if line.startswith("_ZN") and ":" in line:
+            function, label, block = _name(line), "", []
+        elif match := _LABEL.match(line):
+            label, block = match[1], []
+        elif line.startswith("\t") and not line.startswith("\t."):
+            block.append(line)
+            jump = _JUMP.match(line)
+            if jump and jump[1] == label:
+                found.append(_loop(function, block))
+            if jump:
+                label = label if jump[1] != label else ""
+    return found
+
+
+def _loop(function: str, block: list[str]) -> Loop:
+    words = [line.split()[0] for line in block]
+    return Loop(
+        function,
+        len(block),
+        sum("ymm" in line for line in block),
+        sum(word.startswith("call") for word in words),
+        " ".join(words),
+    )
+
+
+def _name(line: str) -> str:
+    """`kernels.encode.encode_row` from its mangled form."""
+    parts, rest = [], line[3:]
+    while match := _PART.match(rest):
+        size = int(match[1])
+        start = match.end()
+        parts.append(rest[start : start + size])
+        rest = rest[start + size :]
+    return ".".join(parts)
+
+
+def main() -> None:
+    """Compile the kernel for the fixed processor and print its loops."""
+    if os.environ.get("NUMBA_CPU_NAME") != TARGET["NUMBA_CPU_NAME"]:
+        with tempfile.TemporaryDirectory(prefix="arrowquant-assembly-") as folder:
+            environment = os.environ | TARGET | {"NUMBA_CACHE_DIR": folder}
+            command = [sys.executable, "-m", "benchmarks.loops_in_assembly"]
+            sys.exit(os.spawnvpe(os.P_WAIT, sys.executable, command, environment))
+    import numpy as np
+
+    import kernels
+    from kernels.rows import quantize_rows
+
+    x = np.full((2, 128), 0x3C00, np.uint16)
+    kernels.quantize(x, dtype="BF16", bits=4, group_size=64, symmetric=False, method="lsq")
+    (assembly,) = quantize_rows.inspect_asm().values()  # type: ignore[attr-defined]
+    print(json.dumps([asdict(loop) for loop in find(assembly)]))
+
+
+if __name__ == "__main__":
+    main()

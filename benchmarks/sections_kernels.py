@@ -1,0 +1,239 @@
+"""The report on the kernels: speed, vector instructions, threads, peers, and what each step brought."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from benchmarks.charts import Bar, Series, bars, lines
+from benchmarks.findings import Findings, Record, peer_ratio, rate, roofline
+from benchmarks.page import NOT_MEASURED, Page, number, percent, times
+
+# Shares of the traffic loop that we hold ourselves to, by group size.
+BARS = {32: 0.65, 64: 0.75, 128: 0.75}
+
+
+def speed(found: Findings, page: Page) -> None:
+    """Every setting against the machine's bandwidth."""
+    page.add("## Quantization speed")
+    records = found.records("speed")
+    if not records:
+        page.add(NOT_MEASURED)
+        return
+    first = records[0]
+    page.add(
+        f"A BF16 matrix of {first['weights'] / 1e6:.0f} million weights "
+        f"({first['read_bytes'] / 1e6:.0f} MB). "
+        "“Of the traffic loop” is our speed as a share of that of a compiled loop that reads and "
+        "writes as many bytes on the same threads and does nothing else; the loop writes to memory "
+        "it already has, our kernels to memory they allocate in every call. SQNR is that of the "
+        "same run."
+    )
+    rows = []
+    for record in records:
+        labels = record["labels"]
+        share = roofline(record)
+        bar = BARS[labels["group"]] if labels["method"] == "minmax" else None
+        rows.append(
+            [
+                record["name"],
+                number(rate(record) / 1e6),
+                number(max(record["weights"] / s for s in record["seconds"]["ours"]) / 1e6),
+                percent(share),
+                "–" if bar is None else f"{percent(bar)} {'met' if share >= bar else 'missed'}",
+                f"{record['bits_per_weight']:.3f}",
+                f"{record['sqnr_db']:.2f}",
+            ]
+        )
+    page.table(
+        ["method", "Mweights/s", "best", "of the traffic loop", "bar", "bits/weight", "SQNR dB"],
+        rows,
+    )
+    shown = [r for r in records if r["labels"]["group"] == 64 and not r["labels"]["symmetric"]]
+    page.chart(
+        "speed",
+        "Million weights per second by method and width",
+        bars(
+            "Throughput, groups of 64, asymmetric",
+            [_bar(record, _methods(shown)) for record in shown],
+            "million weights per second, median",
+            legend=_methods(shown),
+        ),
+    )
+
+
+def _methods(records: list[Record]) -> list[str]:
+    return list(dict.fromkeys(record["labels"]["method"] for record in records))
+
+
+def _bar(record: Record, methods: list[str]) -> Bar:
+    value = rate(record) / 1e6
+    name = f"{record['labels']['method']} {record['labels']['bits']} bits"
+    return Bar(name, value, number(value), methods.index(record["labels"]["method"]))
+
+
+def simd(found: Findings, page: Page) -> None:
+    """Variants of the compiler's settings."""
+    page.add("## Vector instructions")
+    records = found.records("simd")
+    if not records:
+        page.add(NOT_MEASURED)
+        return
+    page.add(
+        "One thread on a matrix that bandwidth does not limit. Each variant is the same source in "
+        "a process of its own, compiled under other settings; the inner loops of the kernels are "
+        "written in explicit vectors of eight, which no setting turns off, so the scalar one is a "
+        "plain loop over each group, compiled with the vectorizers off. The plain loop starts from "
+        "float32 and measures no errors; the kernels widen from BF16 and return exact error sums."
+    )
+    variants = list(dict.fromkeys(name for record in records for name in record["seconds"]))
+    rows = []
+    for record in records:
+        cells = []
+        for name in variants:
+            runs = record["seconds"].get(name)
+            cells.append("–" if not runs else number(record["weights"] / median(runs) / 1e6))
+        rows.append([f"{record['labels']['method']} {record['labels']['bits']} bits", *cells])
+    page.table(["Mweights/s", *variants], rows)
+    gains = []
+    for record in records:
+        for name, runs in record["seconds"].items():
+            if name != "ours" and runs:
+                gain = found.vector_gain(record["labels"]["method"], record["labels"]["bits"], name)
+                label = f"{record['labels']['method']} {record['labels']['bits']} / {name}"
+                if gain:
+                    gains.append(Bar(label, gain, times(gain), variants.index(name) - 1))
+    page.chart(
+        "simd",
+        "Our kernels against variants of the compiler's settings",
+        bars("Ours over each variant", gains, "times as fast, median of the rounds"),
+    )
+
+
+def parallel(found: Findings, page: Page) -> None:
+    """Threads."""
+    page.add("## Parallel scaling")
+    records = found.records("parallel")
+    if not records:
+        page.add(NOT_MEASURED)
+        return
+    page.add(
+        "Throughput at each number of threads over that at one. The last three columns are the "
+        "machine's own limits in the same rounds: multiply-and-add without memory, a plain copy, "
+        "and the traffic loop of the section on speed."
+    )
+    rows = []
+    for record in records:
+        for threads in record["labels"]["cores"]:
+            gains = [
+                found.scaling(record, name, threads)
+                for name in ("ours", "multiply-add", "copy", "traffic")
+            ]
+            speed_now = number(rate(record, f"ours {threads}") / 1e6)
+            rows.append(
+                [record["name"], str(threads), speed_now, *(f"{gain:.2f}" for gain in gains)]
+            )
+    page.table(["method", "threads", "Mweights/s", "ours", "multiply-add", "copy", "traffic"], rows)
+    if len(records[0]["labels"]["cores"]) > 1:
+        page.chart("parallel", "Scaling with threads", _scaling_chart(found, records))
+
+
+def _scaling_chart(found: Findings, records: list[Record]) -> str:
+    def curve(name: str, record: Record, contestant: str) -> Series:
+        cores = record["labels"]["cores"]
+        return Series(name, [(n, found.scaling(record, contestant, n)) for n in cores])
+
+    chosen = [record for record in records if record["labels"]["bits"] == 4]
+    series = [curve(f"{r['labels']['method']} 4 bits", r, "ours") for r in chosen]
+    series += [curve(name, chosen[-1], name) for name in ("multiply-add", "copy", "traffic")]
+    return lines("Scaling with threads", series, "threads", "times one thread", log_x=True)
+
+
+def peers(found: Findings, page: Page) -> None:
+    """Other quantizers."""
+    page.add("## Comparison with peers")
+    records = found.records("peers")
+    if records:
+        page.add(
+            "Each peer runs in an environment and a process of its own, in turn with our "
+            "`minmax` at the same width (groups of 64, asymmetric), which has all the threads; so "
+            "has the peer. A slow peer gets the first rows of the same matrix, so many that a run "
+            "takes one to two seconds. “Slower” is the median of the ratios within a round, per "
+            "weight. Bits are those the peer really stores; its SQNR is that of its own decoder."
+        )
+        page.table(
+            ["peer", "input", "Mweights/s", "slower than ours", "bits/weight", "SQNR dB",
+             "ours bits", "ours dB", "memory MB"],
+            [_peer_row(record) for record in records],
+        )  # fmt: skip
+        ordered = sorted(records, key=peer_ratio)
+        page.chart(
+            "peers",
+            "How much slower each peer is",
+            bars(
+                "Slower than our minmax at the same width",
+                [Bar(r["name"], peer_ratio(r), times(peer_ratio(r)), _width(r)) for r in ordered],
+                "times, logarithmic",
+                log=True,
+                legend=("8 bits", "4 bits", "2 bits"),
+            ),
+        )
+    else:
+        page.add(NOT_MEASURED)
+    failed = [(n, e) for benchmark, n, e in found.failures() if benchmark == "peers"]
+    if failed:
+        page.add("Peers that could not be measured here, with their own words:")
+        page.table(["peer", "error"], [list(pair) for pair in failed], left=2)
+
+
+def _width(record: Record) -> int:
+    return {8: 0, 4: 1, 2: 2}[record["labels"]["bits"]]
+
+
+def _peer_row(record: Record) -> list[str]:
+    peer, ours = record["peer"], record["ours"]
+    decoded = peer.get("sqnr_db")
+    return [
+        record["name"],
+        peer["input"],
+        number(peer["weights"] / median(record["seconds"]["peer"]) / 1e6),
+        times(peer_ratio(record)),
+        f"{peer['bits_per_weight']:.3f}",
+        "–" if decoded is None else f"{decoded:.2f}",
+        f"{ours['bits_per_weight']:.3f}",
+        f"{ours['sqnr_db']:.2f}",
+        number(peer["peak_bytes"] / 1e6),
+    ]
+
+
+def steps(found: Findings, page: Page) -> None:
+    """What each optimisation brought, one after the other."""
+    page.add("## Impact of each optimisation")
+    page.add(
+        "Round to nearest at 4 bits, groups of 64, each step over the one before. A step's factor "
+        "is a ratio of pairwise medians within one benchmark; steps from different benchmarks meet "
+        "in our own kernel, which runs in all of them."
+    )
+    rows: list[list[str]] = []
+    total = found.times_faster("Python loop 4 bits G64")
+    chain = [
+        ("loop in Python", total),
+        ("NumPy over groups, whole matrix", found.times_faster("NumPy 4 bits G64, whole matrix at once")),
+        ("NumPy, block by block in the caches", found.times_faster("NumPy 4 bits G64")),
+        ("plain loop through Numba, one thread", found.times_faster("Numba loop 4 bits G64")),
+        ("our kernel", 1.0),
+    ]  # fmt: skip
+    known = [(name, value) for name, value in chain if value is not None]
+    if len(known) < 2 or total is None:
+        page.add(NOT_MEASURED)
+        return
+    before = total
+    for name, slower in known:
+        rows.append([name, times(before / slower), times(total / slower)])
+        before = slower
+    page.table(["step", "over the one before", "over the loop in Python"], rows)
+    gain = found.vector_gain("minmax", 4)
+    if gain:
+        page.add(
+            "Of this, vector instructions with the layout they ask for: "
+            f"{times(gain)} on one thread (see above)."
+        )

@@ -1,0 +1,78 @@
+"""The report says what the raw results say, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from benchmarks import charts, claims, report, results
+from benchmarks.findings import Findings
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[str, str]:
+    return report.generate()
+
+
+def test_the_committed_report_is_what_the_committed_results_give(generated: dict[str, str]) -> None:
+    assert report.TARGET.read_text() == generated[report.TARGET.name], "run `make report`"
+    kept = {path.name: path.read_text() for path in report.CHARTS.glob("*")}
+    assert kept == {name: text for name, text in generated.items() if name.endswith(".svg")}
+
+
+def test_every_chart_is_shown_and_drawn_for_both_schemes(generated: dict[str, str]) -> None:
+    page = generated[report.TARGET.name]
+    drawn = {name: text for name, text in generated.items() if name.endswith(".svg")}
+    assert set(re.findall(r"\(charts/([^)]+)\)", page)) == set(drawn)
+    for text in drawn.values():
+        ET.fromstring(text)
+        light, _, dark = text.partition("prefers-color-scheme:dark")
+        assert charts.LIGHT[0] in light
+        assert charts.DARK[0] in dark
+
+
+def test_it_speaks_without_any_result(tmp_path: Path) -> None:
+    page = report.generate(tmp_path)[report.TARGET.name]
+    assert page.count("Not measured yet.") > 5
+    assert "nan" not in page.lower()
+
+
+def test_a_failure_is_in_the_report(tmp_path: Path) -> None:
+    result = results.Result("peers", {})
+    result.fail("somebody else's quantizer", "it would not start")
+    result.write(tmp_path)
+    page = report.generate(tmp_path)[report.TARGET.name]
+    assert "| somebody else's quantizer | it would not start |" in page
+    assert "1 measurements failed" in page
+
+
+def test_a_verdict_follows_the_measurement() -> None:
+    quick = {"seconds": {"ours": [1.0] * 5, "peer": [20.0] * 5}}
+    slow = {"seconds": {"ours": [1.0] * 5, "peer": [2.0] * 5}}
+    record = {
+        "name": "Python loop 4 bits G64",
+        "labels": {},
+        "ours": {"weights": 8},
+        "peer": {"weights": 8},
+    }
+    verdicts = []
+    for seconds in (quick, slow):
+        found = Findings({"peers": {"records": [record | copy.deepcopy(seconds)]}})
+        verdicts.append(claims.rows(found)[0][2:])
+    assert verdicts == [
+        ("20 times as fast as Python loop, 4 bits", "reached and passed"),
+        ("2 times as fast as Python loop, 4 bits", "not reached"),
+    ]
+    assert claims.rows(Findings({}))[0][2:] == ("–", claims.PENDING)
+
+
+def test_axes_have_round_numbers() -> None:
+    assert charts.nice_ticks(0, 47.3) == [0, 10, 20, 30, 40, 50]
+    assert charts.nice_ticks(2.1, 8.9) == [2, 4, 6, 8, 10]
+    assert [charts.short(x) for x in (0.5, 1500, 20000, 3e6, 7.6e9)] == [
+        *("0.5", "1500", "20k", "3M", "7.6G")
+    ]
