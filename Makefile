@@ -64,8 +64,7 @@ $(DEMO_STAMP): $(STAMP) requirements-demo.lock
 
 .PHONY: bench
 bench: setup $(DEMO_STAMP) ## Measure everything, then write the report (BENCH_ARGS names less)
-	$(BIN)/python -m benchmarks $(or $(BENCH_ARGS),--all)
-	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks $(or $(BENCH_ARGS),--all) --generate-charts
 
 .PHONY: report
 report: setup ## Write docs/benchmark-report.md and its charts from the raw results

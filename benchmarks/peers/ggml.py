@@ -66,7 +66,8 @@ class Job:
         return self._out.nbytes
 
     def decode(self) -> npt.NDArray[np.float32]:
-        decoder = getattr(self._library, f"dequantize_row_{self._name.lower()}")
+        name = self._name.lower().replace("_k", "_K")
+        decoder = getattr(self._library, f"dequantize_row_{name}")
         decoder.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
         decoder.restype = None
         values = np.empty(self._w.shape, np.float32)
