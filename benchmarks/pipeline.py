@@ -88,7 +88,8 @@ def _job(
     ours = _ours(folder, model, method, bits)
     ours()  # compiles, brings the model into the page cache, and says how large the artifact is
     ours.runs.clear()
-    artifact = json.loads((folder / "output.log").read_text())["totals"]["artifact_bytes"]
+    totals = json.loads((folder / "output.log").read_text())["totals"]
+    artifact = totals["artifact_bytes"]
     module = [sys.executable, "-m"]
     target = str(folder / "target")
     move = [*module, "benchmarks.mover", str(model.parent), target, str(artifact)]
@@ -107,6 +108,7 @@ def _job(
         weights=size[1],
         source_bytes=model.stat().st_size,
         artifact_bytes=artifact,
+        bits_per_weight=totals["bits_per_weight"],
         processes={key: process.runs for key, process in contestants.items()},
         seconds=done.seconds,
     )

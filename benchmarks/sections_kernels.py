@@ -154,14 +154,14 @@ def peers(found: Findings, page: Page) -> None:
     records = found.records("peers")
     if records:
         page.add(
-            "Each peer runs in an environment and a process of its own, in turn with our "
-            "`minmax` at the same width (groups of 64, asymmetric), which has all the threads; so "
-            "has the peer. A slow peer gets the first rows of the same matrix, so many that a run "
+            "Each peer runs in an environment and a process of its own, in turn with our own "
+            "method at the same width: `minmax` for peers that round to nearest, `lsq` for those "
+            "that search (groups of 64, asymmetric). Both have all the threads. A slow peer gets the first rows of the same matrix, so many that a run "
             "takes one to two seconds. “Slower” is the median of the ratios within a round, per "
             "weight. Bits are those the peer really stores; its SQNR is that of its own decoder."
         )
         page.table(
-            ["peer", "input", "Mweights/s", "slower than ours", "bits/weight", "SQNR dB",
+            ["peer", "against", "input", "Mweights/s", "slower than ours", "bits/weight", "SQNR dB",
              "ours bits", "ours dB", "memory MB"],
             [_peer_row(record) for record in records],
         )  # fmt: skip
@@ -170,7 +170,7 @@ def peers(found: Findings, page: Page) -> None:
             "peers",
             "How much slower each peer is",
             bars(
-                "Slower than our minmax at the same width",
+                "Slower than our method of the same kind and width",
                 [Bar(r["name"], peer_ratio(r), times(peer_ratio(r)), _width(r)) for r in ordered],
                 "times, logarithmic",
                 log=True,
@@ -194,6 +194,7 @@ def _peer_row(record: Record) -> list[str]:
     decoded = peer.get("sqnr_db")
     return [
         record["name"],
+        record["labels"]["against"],
         peer["input"],
         number(peer["weights"] / median(record["seconds"]["peer"]) / 1e6),
         times(peer_ratio(record)),

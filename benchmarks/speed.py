@@ -1,7 +1,7 @@
 """Throughput of the kernels: against the machine's bandwidth, and against peers.
 
 speed     every method at every setting, interleaved with loops that only move the same bytes
-peers     every contender, interleaved with our fastest method at the same width
+peers     every contender, interleaved with our method of its kind at the same width
 simd      our kernels as compiled for this processor, for plainer ones, and a plain scalar loop
 """
 
@@ -104,7 +104,7 @@ def _against(
     contender: Contender,
     versions: dict[str, Any],
 ) -> None:
-    ours = Setting(BY_NAME["minmax"], contender.bits, 64, symmetric=False)
+    ours = Setting(BY_NAME[contender.against], contender.bits, 64, symmetric=False)
     with Peer(contender.environment.python(), contender.path) as peer:
         versions.setdefault(contender.peer, peer.versions())
         rows = _affordable_rows(context, peer, file, len(x), contender)
@@ -120,7 +120,12 @@ def _against(
     weights = rows * x.shape[1]
     result.add(
         contender.name,
-        {"peer": contender.peer, "setting": contender.setting, "bits": contender.bits},
+        {
+            "peer": contender.peer,
+            "setting": contender.setting,
+            "bits": contender.bits,
+            "against": contender.against,
+        },
         ours={
             "setting": ours.name,
             "weights": x.size,

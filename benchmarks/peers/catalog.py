@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ TORCH = Environment(
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A peer at one setting, and the width of ours that it is set against."""
+    """A peer at one setting, and which of our methods, at which width, it is set against."""
 
     peer: str
     setting: str
@@ -38,7 +38,7 @@ class Contender:
     environment: Environment
     module: str
     options: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
+    against: str = "minmax"
 
     @property
     def name(self) -> str:
@@ -62,12 +62,21 @@ def _grouped(
 
 
 def _formats(
-    peer: str, environment: Environment, module: str, names: dict[str, int]
+    peer: str,
+    environment: Environment,
+    module: str,
+    names: dict[str, int],
+    against: str = "minmax",
 ) -> tuple[Contender, ...]:
     return tuple(
-        Contender(peer, name, bits, environment, module, {"name": name})
+        Contender(peer, name, bits, environment, module, {"name": name}, against)
         for name, bits in names.items()
     )
+
+
+def _searching(*contenders: Contender) -> tuple[Contender, ...]:
+    """Peers that search for a better fit, against our method that does."""
+    return tuple(replace(contender, against="lsq") for contender in contenders)
 
 
 CONTENDERS = (
@@ -78,16 +87,12 @@ CONTENDERS = (
     ),
     *_grouped("Python loop", OURS, "loops.py", (4,), kind="python"),
     *_grouped("Numba loop", OURS, "loops.py", (8, 4, 2), kind="numba"),
-    *_formats(
-        "ggml (C)",
-        LLAMA,
-        "ggml.py",
-        {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4, "Q4_K": 4, "Q2_K": 2, "IQ2_XS": 2},
-    ),
+    *_formats("ggml (C)", LLAMA, "ggml.py", {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}),
+    *_formats("ggml (C)", LLAMA, "ggml.py", {"Q4_K": 4, "Q2_K": 2, "IQ2_XS": 2}, against="lsq"),
     *_formats("gguf (NumPy)", GGUF, "gguf_numpy.py", {"Q8_0": 8, "Q4_0": 4}),
     *_grouped("ONNX Runtime", ONNX, "onnx_runtime.py", (8, 4, 2)),
     *_grouped("MLX", MLX, "mlx_cpu.py", (8, 4, 2)),
-    *_grouped("hqq", TORCH, "torch_peers.py", (8, 4, 2), library="hqq"),
+    *_searching(*_grouped("hqq", TORCH, "torch_peers.py", (8, 4, 2), library="hqq")),
     Contender(
         "hqq", "4 bits G64 without search", 4, TORCH, "torch_peers.py",
         {"library": "hqq", "bits": 4, "group": 64, "optimize": False},
