@@ -3,6 +3,7 @@
     speed        every method and setting against the machine's bandwidth
     peers        other quantizers on the same matrix, installed here in environments of their own
     simd         vectorized and not, for this processor and plainer ones
+    loops        instructions per weight in the inner loops, for one fixed processor
     parallel     1, 2, ... threads, and what the machine gives at as many
     cold_start   from a new process to the first tile
     accuracy     dB per bit against Shannon's bound; layers of a trained model
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "speed": ("speed", "run"),
     "peers": ("speed", "run_peers"),
     "simd": ("speed", "run_simd"),
+    "loops": ("loops_in_assembly", "run"),
     "parallel": ("parallel", "run"),
     "cold_start": ("cold_start", "run"),
     "accuracy": ("accuracy", "run"),

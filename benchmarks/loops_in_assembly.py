@@ -7,6 +7,7 @@ is the same on every run, and every way in which these kernels have become slow 
 loop no longer vectorized, narrower registers, work moved into the loop, calls and bounds checks.
 
     python -m benchmarks.loops_in_assembly     prints the loops as JSON
+    python -m benchmarks loops                 keeps what they cost per weight
 """
 
 from __future__ import annotations
@@ -14,10 +15,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from benchmarks.context import Context
+    from benchmarks.results import Result
+
+ROOT = Path(__file__).parents[1]
 TARGET = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2",
@@ -77,6 +86,66 @@ def _name(line: str) -> str:
         parts.append(rest[start : start + size])
         rest = rest[start + size :]
     return ".".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What a loop is for, and how it is told from others of its function.
+
+    work    an instruction that does its part on eight weights; counting it gives the weights of a turn
+    beside  one that is in the same loop
+    """
+
+    name: str
+    function: str
+    work: str
+    beside: str
+
+    def cost(self, loops: list[Loop]) -> tuple[float, Loop] | None:
+        """Instructions per weight in the leanest such loop on 256-bit registers, and that loop."""
+        costs = []
+        for loop in loops:
+            words = loop.words.split()
+            if (
+                loop.function == self.function
+                and loop.wide
+                and {self.work, self.beside} <= {*words}
+            ):
+                costs.append((loop.instructions / (8 * words.count(self.work)), loop))
+        return min(costs, key=lambda pair: pair[0], default=None)
+
+
+PHASES = (
+    Phase("widen BF16", "kernels.widen.widen_row", "vpslld", "vpmovzxwd"),
+    Phase("range of a group", "kernels.ranges.group_ranges", "vpminsd", "vpmaxsd"),
+    Phase("codes and error sums", "kernels.encode.encode_row", "vcvttps2dq", "vcvtdq2ps"),
+    Phase("lsq: one candidate", "kernels.lsq.refine_row", "vcvttps2dq", "vpmulld"),
+    Phase("lsq: error of a fit", "kernels.lsq.refine_row", "vcvttps2dq", "vcvtdq2ps"),
+)
+
+
+def compiled() -> list[Loop]:
+    """The loops of the kernel, compiled in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.loops_in_assembly"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return [Loop(**fields) for fields in json.loads(done.stdout)]
+
+
+def run(context: Context) -> Result:
+    """What every phase costs per weight."""
+    result = context.result("loops")
+    loops = compiled()
+    for phase in PHASES:
+        found = phase.cost(loops)
+        if found is None:
+            result.fail(phase.name, f"no loop of {phase.function} on 256-bit registers")
+            continue
+        cost, loop = found
+        labels = {"function": phase.function}
+        result.add(phase.name, labels, instructions_per_weight=cost, loop=asdict(loop))
+    return result
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import sections_kernels, sections_quality, sections_system
+from benchmarks import sections_kernels, sections_quality, sections_system, targets
 from benchmarks.findings import Findings
 from benchmarks.page import Page
 from benchmarks.results import FOLDER, load_all
@@ -20,9 +20,11 @@ CHARTS = ROOT / "docs" / "charts"
 
 SECTIONS = (
     sections_system.summary,
+    targets.section,
     sections_system.method,
     sections_kernels.speed,
     sections_kernels.simd,
+    sections_kernels.profile,
     sections_kernels.parallel,
     sections_system.memory,
     sections_kernels.peers,

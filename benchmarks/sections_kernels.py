@@ -109,6 +109,35 @@ def simd(found: Findings, page: Page) -> None:
     )
 
 
+def profile(found: Findings, page: Page) -> None:
+    """Instructions per weight, phase by phase."""
+    page.add("## Where the instructions go")
+    records = found.records("loops")
+    if not records:
+        page.add(NOT_MEASURED)
+        return
+    page.add(
+        "Instructions per weight in the innermost loops, counted in the compiler's assembly for "
+        "x86-64 with AVX2, whatever the machine: the same on every run. `minmax` goes through the "
+        "first three phases and packing; `lsq` also through several candidates and two errors. "
+        "Tests hold every one to a bound."
+    )
+    page.table(
+        ["phase", "function", "instructions per weight", "on 256-bit registers", "in the loop"],
+        [
+            [
+                record["name"],
+                f"`{record['labels']['function']}`",
+                f"{record['instructions_per_weight']:.2f}",
+                str(record["loop"]["wide"]),
+                str(record["loop"]["instructions"]),
+            ]
+            for record in records
+        ],
+        left=2,
+    )
+
+
 def parallel(found: Findings, page: Page) -> None:
     """Threads."""
     page.add("## Parallel scaling")

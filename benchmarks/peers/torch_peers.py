@@ -1,7 +1,4 @@
-"""The quantizers that live on torch: hqq, torchao, optimum-quanto, bitsandbytes, on the CPU.
-
-From BF16; torchao from float32, because from BF16 it also computes in BF16, which costs it quality.
-"""
+"""The quantizers that live on torch: hqq, torchao, optimum-quanto, bitsandbytes. From BF16, on the CPU."""
 
 from __future__ import annotations
 
@@ -106,16 +103,14 @@ class Hqq(Job):
 class TorchAo(Job):
     """Weight-only: one int8 scale a row, or groups of narrow codes in int8 storage."""
 
-    input = "f32"
-
     def __init__(self, patterns: npt.NDArray[np.uint16], threads: int, **options: Any) -> None:
         super().__init__(patterns, threads)
-        self.w = self.w.float()
         self._api = importlib.import_module("torchao.quantization")
         if "group" in options:
             self._config = self._api.IntxWeightOnlyConfig(
                 weight_dtype=getattr(self.torch, f"int{options['bits']}"),
                 granularity=self._api.PerGroup(options["group"]),
+                mapping_type=self._api.MappingType.ASYMMETRIC,
             )
         else:
             self._config = self._api.Int8WeightOnlyConfig()

@@ -1,0 +1,171 @@
+"""What we hold ourselves to, and where the results at hand put us."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.findings import Findings, peak, rate, roofline
+from benchmarks.page import Page, megabytes, number, percent, times
+from benchmarks.timing import median_ratio
+
+Answer = tuple[str, bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Some work, the bar for it, and how the results answer: what was reached, and whether it is enough."""
+
+    work: str
+    bar: str
+    answer: Callable[[Findings], Answer]
+
+
+def _roofline(groups: tuple[int, ...], least: float) -> Callable[[Findings], Answer]:
+    def answer(found: Findings) -> Answer:
+        chosen = [
+            (roofline(record), record["name"])
+            for group in groups
+            for bits in (8, 4, 2)
+            for record in found.select("speed", method="minmax", group=group, bits=bits)
+        ]
+        if not chosen:
+            return None
+        (low, name), (high, _) = min(chosen), max(chosen)
+        return f"{percent(low)} ({name}) to {percent(high)}", low >= least
+
+    return answer
+
+
+def _peer(name: str, least: float) -> Callable[[Findings], Answer]:
+    def answer(found: Findings) -> Answer:
+        ratio = found.times_faster(name)
+        return None if ratio is None else (times(ratio), ratio >= least)
+
+    return answer
+
+
+def _vectors(least: float) -> Callable[[Findings], Answer]:
+    def answer(found: Findings) -> Answer:
+        gains = [found.vector_gain("minmax", bits) for bits in (8, 4, 2)]
+        known = [gain for gain in gains if gain is not None]
+        return (
+            (f"{times(min(known))} to {times(max(known))}", min(known) >= least) if known else None
+        )
+
+    return answer
+
+
+def _fit(bits: int, decibels: float, speed: float) -> Callable[[Findings], Answer]:
+    def answer(found: Findings) -> Answer:
+        record = found.first("speed", method="lsq", bits=bits, group=64, symmetric=False)
+        if record is None:
+            return None
+        reached = rate(record) / 1e6
+        words = f"{record['sqnr_db']:.2f} dB, {number(reached)} Mweights/s"
+        return words, record["sqnr_db"] >= decibels and reached >= speed
+
+    return answer
+
+
+def _job(method: str, bits: int, most: float) -> Callable[[Findings], Answer]:
+    def answer(found: Findings) -> Answer:
+        record = found.first("pipeline", size="7B", method=method, bits=bits)
+        if record is None or not record["seconds"]["ours"]:
+            return None
+        ratio = median_ratio(record["seconds"]["ours"], record["seconds"]["move"])
+        return times(ratio), ratio <= most
+
+    return answer
+
+
+def _store(most: float) -> Callable[[Findings], Answer]:
+    def answer(found: Findings) -> Answer:
+        records = found.select("io", store="s3")
+        if not records:
+            return None
+        ratios = [median_ratio(r["seconds"]["ours"], r["seconds"]["move"]) for r in records]
+        return f"{times(min(ratios))} to {times(max(ratios))}, store alone", max(ratios) <= most
+
+    return answer
+
+
+def _memory(found: Findings) -> Answer:
+    records = found.records("memory")
+    if not records:
+        return None
+    most = max(record["peak_rss_bytes"] for record in records)
+    return f"{megabytes(most)} MB", most <= 500 * 2**20
+
+
+def _batch(found: Findings) -> Answer:
+    shares = found.batch_shares()
+    if not shares:
+        return None
+    size, share = shares[-1]
+    return f"{percent(share)} ({size})", share <= 0.37
+
+
+def _linear(found: Findings) -> Answer:
+    costs: dict[tuple[str, int], list[float]] = {}
+    for record in found.records("pipeline"):
+        if record["seconds"]["ours"]:
+            key = record["labels"]["method"], record["labels"]["bits"]
+            costs.setdefault(key, []).append(median(record["seconds"]["ours"]) / record["weights"])
+    spreads = [max(each) / min(each) - 1 for each in costs.values() if len(each) > 1]
+    return (f"{percent(max(spreads))} apart", max(spreads) <= 0.1) if spreads else None
+
+
+def _threads(found: Findings) -> Answer:
+    record = found.first("parallel", method="lsq", bits=4)
+    if record is None or 2 not in record["labels"]["cores"]:
+        return None
+    gain, limit = (found.scaling(record, name, 2) for name in ("ours", "multiply-add"))
+    return f"{gain:.2f} ×, multiply-add {limit:.2f} ×", gain >= min(1.7, limit)
+
+
+def _pending(_: Findings) -> None:
+    return None
+
+
+def _resident(found: Findings) -> Answer:
+    runs = [run for r in found.records("pipeline") for run in r["processes"]["ours"]]
+    return (f"{megabytes(peak(runs))} MB", peak(runs) <= 500 * 2**20) if runs else None
+
+
+TARGETS = (
+    Target("`minmax` 8, 4, 2 bits, G64 and G128", "≥ 75 % of the traffic loop", _roofline((64, 128), 0.75)),
+    Target("`minmax` 8, 4, 2 bits, G32", "≥ 65 % of the traffic loop", _roofline((32,), 0.65)),
+    Target("`minmax` 4 bits against ggml Q4_0 (C)", "≥ 6 ×", _peer("ggml (C) Q4_0", 6)),
+    Target("… against ONNX Runtime", "≥ 30 ×", _peer("ONNX Runtime 4 bits G64", 30)),
+    Target("… against MLX", "≥ 20 ×", _peer("MLX 4 bits G64", 20)),
+    Target("… against NumPy, whole matrix", "≥ 50 ×", _peer("NumPy 4 bits G64, whole matrix at once", 50)),
+    Target("… against a loop in Python", "≥ 700 ×", _peer("Python loop 4 bits G64", 700)),
+    Target("vector against scalar, AVX2", "≥ 5 ×", _vectors(5)),
+    Target("`lsq` 4 bits G64", "≥ 20.5 dB at ≥ 350 Mweights/s", _fit(4, 20.5, 350)),
+    Target("`lsq` 2 bits G64", "≥ 9.0 dB at ≥ 350 Mweights/s", _fit(2, 9.0, 350)),
+    Target("`lsq` 4 bits against hqq", "≥ 100 ×", _peer("hqq 4 bits G64", 100)),
+    Target("`superblock` against ggml Q4_K, Q2_K, IQ2_XS", "better at ≥ 10, 5, 50 ×", _pending),
+    Target("`trellis` at 2 bits", "≥ 11.2 dB at ≥ 5 Mweights/s", _pending),
+    Target("7B `minmax` 4 bits, folder to folder", "≤ 1.5 × moving the bytes", _job("minmax", 4, 1.5)),
+    Target("7B `lsq` 4 bits, folder to folder", "≤ 3 × moving the bytes", _job("lsq", 4, 3)),
+    Target("S3 on loopback", "≤ 1.3 × a bare mover", _store(1.3)),
+    Target("peak memory, tensor of 1 GB", "≤ 500 MiB", _memory),
+    Target("peak memory of whole jobs", "≤ 500 MiB", _resident),
+    Target("peak memory against loading it all", "≤ 37 %", _batch),
+    Target("cost per weight as models grow", "within 10 %", _linear),
+    Target("`lsq` on 2 threads", "≥ 1.7 ×, or what multiply-add gives", _threads),
+)  # fmt: skip
+
+
+def section(found: Findings, page: Page) -> None:
+    """The targets as a table."""
+    page.add("## Targets")
+    rows = []
+    for target in TARGETS:
+        answer = target.answer(found)
+        reached, met = answer or ("–", None)
+        verdict = "not measured yet" if met is None else "met" if met else "**missed**"
+        rows.append([target.work, target.bar, reached, verdict])
+    page.table(["work", "target", "reached", "verdict"], rows, left=4)
