@@ -82,7 +82,7 @@ def bars(
     mark: float | None = None,
 ) -> str:
     """Horizontal bars. With `log` their lengths are logarithms, from the power of ten below."""
-    left, right, top, step = 230.0, WIDTH - 90.0, 44.0 + 20 * bool(legend), 24.0
+    left, right, top, step = 250.0, WIDTH - 90.0, 44.0 + 20 * bool(legend), 24.0
     values = [row.value for row in rows] + ([mark] if mark else [])
     low = 10.0 ** math.floor(math.log10(min(values))) if log else 0.0
     ticks = _powers(low, max(values)) if log else nice_ticks(0.0, max(values))

@@ -120,7 +120,7 @@ PHASES = (
     Phase("range of a group", "kernels.ranges.group_ranges", "vpminsd", "vpmaxsd"),
     Phase("codes and error sums", "kernels.encode.encode_row", "vcvttps2dq", "vcvtdq2ps"),
     Phase("lsq: one candidate", "kernels.lsq.refine_row", "vcvttps2dq", "vpmulld"),
-    Phase("lsq: error of a fit", "kernels.lsq.refine_row", "vcvttps2dq", "vcvtdq2ps"),
+    Phase("lsq: error of a fit", "kernels.lsq.refine_row", "vcvttps2dq", "vcvtps2pd"),
 )
 
 

@@ -201,8 +201,9 @@ def peers(found: Findings, page: Page) -> None:
             bars(
                 "Slower than our method of the same kind and width",
                 [Bar(r["name"], peer_ratio(r), times(peer_ratio(r)), _width(r)) for r in ordered],
-                "times, logarithmic",
+                "times, logarithmic; the line is our own speed",
                 log=True,
+                mark=1.0,
                 legend=("8 bits", "4 bits", "2 bits"),
             ),
         )
@@ -247,7 +248,7 @@ def steps(found: Findings, page: Page) -> None:
     total = found.times_faster("Python loop 4 bits G64")
     chain = [
         ("loop in Python", total),
-        ("NumPy over groups, whole matrix", found.times_faster("NumPy 4 bits G64, whole matrix at once")),
+        ("NumPy over groups, whole matrix", found.times_faster("NumPy 4 bits G64, whole matrix")),
         ("NumPy, block by block in the caches", found.times_faster("NumPy 4 bits G64")),
         ("plain loop through Numba, one thread", found.times_faster("Numba loop 4 bits G64")),
         ("our kernel", 1.0),

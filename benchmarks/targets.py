@@ -140,7 +140,7 @@ TARGETS = (
     Target("`minmax` 4 bits against ggml Q4_0 (C)", "≥ 6 ×", _peer("ggml (C) Q4_0", 6)),
     Target("… against ONNX Runtime", "≥ 30 ×", _peer("ONNX Runtime 4 bits G64", 30)),
     Target("… against MLX", "≥ 20 ×", _peer("MLX 4 bits G64", 20)),
-    Target("… against NumPy, whole matrix", "≥ 50 ×", _peer("NumPy 4 bits G64, whole matrix at once", 50)),
+    Target("… against NumPy, whole matrix", "≥ 50 ×", _peer("NumPy 4 bits G64, whole matrix", 50)),
     Target("… against a loop in Python", "≥ 700 ×", _peer("Python loop 4 bits G64", 700)),
     Target("vector against scalar, AVX2", "≥ 5 ×", _vectors(5)),
     Target("`lsq` 4 bits G64", "≥ 20.5 dB at ≥ 350 Mweights/s", _fit(4, 20.5, 350)),

@@ -82,7 +82,7 @@ def _searching(*contenders: Contender) -> tuple[Contender, ...]:
 CONTENDERS = (
     *_grouped("NumPy", OURS, "loops.py", (8, 4, 2), kind="numpy"),
     Contender(
-        "NumPy", "4 bits G64, whole matrix at once", 4, OURS, "loops.py",
+        "NumPy", "4 bits G64, whole matrix", 4, OURS, "loops.py",
         {"kind": "numpy", "bits": 4, "group": 64, "rows": 0},
     ),
     *_grouped("Python loop", OURS, "loops.py", (4,), kind="python"),
