@@ -9,15 +9,19 @@ here reads files, logs, or looks at the clock, and arguments are checked by the 
 from kernels.engine import Encoded, dequantize, quantize, quantize_fixed, value_range
 from kernels.errors import NonFiniteWeights
 from kernels.fidelity import ErrorSums
+from kernels.superblock import EncodedSuper, dequantize_superblock, quantize_superblock
 from kernels.widen import widen
 
 __all__ = [
     "Encoded",
+    "EncodedSuper",
     "ErrorSums",
     "NonFiniteWeights",
     "dequantize",
+    "dequantize_superblock",
     "quantize",
     "quantize_fixed",
+    "quantize_superblock",
     "value_range",
     "widen",
 ]

@@ -1,4 +1,4 @@
-"""Codes of 2, 3, 4 or 8 bits to a dense little-endian bit stream and back.
+"""Codes of 2, 3, 4, 6 or 8 bits to a dense little-endian bit stream and back.
 
 Code c of a row occupies bits [c * bits, (c + 1) * bits) of the row's bytes, least significant
 bit first; every row starts on a byte and unused bits at its end are zero.
@@ -9,6 +9,7 @@ bit first; every row starts on a byte and unused bits at its end are zero.
              byte 1 = f0 e2 e1 e0 d2 d1 d0 c2
              byte 2 = h2 h1 h0 g2 g1 g0 f2 f1
     2 bits   byte 0 = d1 d0 c1 c0 b1 b0 a1 a0
+    6 bits   as 3 bits: bytes 0 to 2 hold codes a to d (scale codes of super-blocks only)
 
 (a is code 0, b code 1, ...; most significant bit on the left.) Packing reads the codes, one per
 byte, as wider little-endian words, which keeps the natural order and still vectorises:
@@ -56,6 +57,17 @@ def _pack3(q: NDArray[np.uint64], out: NDArray[np.uint8]) -> None:
 
 
 @kernel
+def _pack6(q: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    size = out.size
+    for i in range((size + 2) // 3):
+        word = np.uint32(0)
+        for j in range(4):
+            word |= np.uint32(q[4 * i + j]) << np.uint32(6 * j)
+        for byte in range(min(3, size - 3 * i)):
+            out[3 * i + byte] = np.uint8((word >> np.uint32(8 * byte)) & np.uint32(0xFF))
+
+
+@kernel
 def pack_row(q: NDArray[np.uint8], bits: int, out: NDArray[np.uint8]) -> None:
     """Pack one row.
 
@@ -68,6 +80,8 @@ def pack_row(q: NDArray[np.uint8], bits: int, out: NDArray[np.uint8]) -> None:
         _pack2(q.view(np.uint32), out)
     elif bits == 3:
         _pack3(q.view(np.uint64), out)
+    elif bits == 6:
+        _pack6(q, out)
     else:
         for i in range(out.size):  # a slice assignment takes seconds to compile
             out[i] = q[i]

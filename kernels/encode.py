@@ -70,6 +70,16 @@ def group_rule(
 
 
 @kernel
+def fold_lanes(lanes: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
+    """Write to sums (COLUMNS,) what lanes (COLUMNS, LANES) add up to, lanes added in order."""
+    for c in range(COLUMNS):
+        total = lanes[c, 0]
+        for lane in range(1, LANES):
+            total = max(total, lanes[c, lane]) if c == MAX else total + lanes[c, lane]
+        sums[c] = total
+
+
+@kernel
 def encode_row(
     w: NDArray[np.float32],
     group: int,
@@ -102,11 +112,7 @@ def encode_row(
             code_low, low = code_mins[g], mins[g]
         rule = group_rule(code_scales[g], code_low, scales[g], low, zero, top)
         encode_lanes(w, q, lanes, start, stop, rule)
-    for c in range(COLUMNS):
-        total = lanes[c, 0]
-        for lane in range(1, LANES):
-            total = max(total, lanes[c, lane]) if c == MAX else total + lanes[c, lane]
-        sums[c] = total
+    fold_lanes(lanes, sums)
 
 
 @kernel

@@ -42,7 +42,8 @@ class Encoded:
     weighted: ErrorSums | None = None
 
 
-def _refuse(x: NDArray[np.generic], dtype: Dtype, position: tuple[int, int] | None) -> None:
+def refuse(x: NDArray[np.generic], dtype: Dtype, position: tuple[int, int] | None) -> None:
+    """Raise NonFiniteWeights if there is a position."""
     if position is not None:
         row, col = position
         value = float(widen(x[row : row + 1, col : col + 1], dtype)[0, 0])
@@ -110,7 +111,7 @@ def quantize(
             weighted[part],
         )
 
-    _refuse(x, dtype, over_rows(work, rows, cols, threads))
+    refuse(x, dtype, over_rows(work, rows, cols, threads))
     return Encoded(
         codes,
         scales,
@@ -158,7 +159,7 @@ def quantize_fixed(
             sums[part],
         )
 
-    _refuse(x, dtype, over_rows(work, rows, cols, threads))
+    refuse(x, dtype, over_rows(work, rows, cols, threads))
     return Encoded(codes, scales, None if symmetric else mins, fold_rows(sums, cols))
 
 
@@ -174,7 +175,7 @@ def value_range(x: NDArray[np.generic], *, dtype: Dtype, threads: int = 1) -> tu
     def work(part: slice) -> int:
         return range_rows(bit_patterns[part], kind, found[part.start])
 
-    _refuse(x, dtype, over_rows(work, rows, cols, threads))
+    refuse(x, dtype, over_rows(work, rows, cols, threads))
     return float(np.nanmin(found)), float(np.nanmax(found))
 
 

@@ -95,3 +95,23 @@ def weighted_error(
     sums = np.zeros(COLUMNS, np.float64)
     weighted_sums(w, importance, start, stop, rule, sums)
     return np.float64(sums[E2])
+
+
+@inlined
+def weighted_measure(
+    w: NDArray[np.float32],
+    importance: NDArray[np.float32],
+    v: NDArray[np.float32],
+    sums: NDArray[np.float64],
+) -> None:
+    """Write to sums (COLUMNS,) what weighted_sums gives for weights w and decoded values v."""
+    for c in range(COLUMNS):
+        sums[c] = 0.0
+    for i in range(w.size):
+        x, y, h = np.float64(w[i]), np.float64(v[i]), np.float64(importance[i])
+        e = x - y
+        sums[W2] += h * (x * x)
+        sums[E2] += h * (e * e)
+        sums[WQ] += h * (x * y)
+        sums[Q2] += h * (y * y)
+        sums[MAX] = max(sums[MAX], abs(e))

@@ -60,15 +60,36 @@ class Rule:
         return builder.fadd(builder.fmul(scale, steps), low)
 
 
+class _ErrorSums:
+    """The five error sums in registers, from and to an array (COLUMNS, LANES)."""
+
+    def __init__(self, builder: Any, lanes: Any, start: Any) -> None:
+        self._builder = builder
+        self._absolute = builder.module.declare_intrinsic(
+            "llvm.fabs.v4f64", fnty=ir.FunctionType(F64S, [F64S])
+        )
+        self._homes = [at(builder, lanes.data, start.type(LANES * k), F64S) for k in range(5)]
+        self._totals = [variable(builder, builder.load(home, align=8)) for home in self._homes]
+
+    def add(self, x: Any, value: Any) -> None:
+        builder, totals = self._builder, self._totals
+        for y, v in zip(halves(builder, x), halves(builder, value), strict=True):
+            e = builder.fsub(y, v)
+            for total, (a, b) in zip(totals, ((y, y), (e, e), (y, v), (v, v)), strict=False):
+                builder.store(builder.fadd(builder.load(total), builder.fmul(a, b)), total)
+            size = builder.call(self._absolute, [e])
+            builder.store(larger(builder, size, builder.load(totals[4])), totals[4])
+
+    def write(self) -> None:
+        for home, total in zip(self._homes, self._totals, strict=True):
+            self._builder.store(self._builder.load(total), home, align=8)
+
+
 def _encode(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     w, q, lanes = arrays(context, builder, signature, args, 3)
     start, stop = args[3:5]
     rule = Rule(builder, args[5])
-    absolute = builder.module.declare_intrinsic(
-        "llvm.fabs.v4f64", fnty=ir.FunctionType(F64S, [F64S])
-    )
-    homes = [at(builder, lanes.data, start.type(LANES * k), F64S) for k in range(5)]
-    totals = [variable(builder, builder.load(home, align=8)) for home in homes]
+    sums = _ErrorSums(builder, lanes, start)
 
     def body(i: Any, keep: Any) -> None:
         x = builder.load(at(builder, w.data, i, F32S), align=4)
@@ -77,16 +98,26 @@ def _encode(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if keep is not None:
             x, u, value = keep(x), keep(u), keep(value)
         builder.store(builder.trunc(u, I8S), at(builder, q.data, i, I8S), align=1)
-        for y, v in zip(halves(builder, x), halves(builder, value), strict=True):
-            e = builder.fsub(y, v)
-            for total, (a, b) in zip(totals, ((y, y), (e, e), (y, v), (v, v)), strict=False):
-                builder.store(builder.fadd(builder.load(total), builder.fmul(a, b)), total)
-            size = builder.call(absolute, [e])
-            builder.store(larger(builder, size, builder.load(totals[4])), totals[4])
+        sums.add(x, value)
 
     each_step(builder, start, stop, body)
-    for home, total in zip(homes, totals, strict=True):
-        builder.store(builder.load(total), home, align=8)
+    sums.write()
+    return context.get_dummy_value()
+
+
+def _measure(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    w, v, lanes = arrays(context, builder, signature, args, 3)
+    start, stop = args[3:5]
+    sums = _ErrorSums(builder, lanes, start)
+
+    def body(i: Any, keep: Any) -> None:
+        x, value = (builder.load(at(builder, a.data, i, F32S), align=4) for a in (w, v))
+        if keep is not None:
+            x, value = keep(x), keep(value)
+        sums.add(x, value)
+
+    each_step(builder, start, stop, body)
+    sums.write()
     return context.get_dummy_value()
 
 
@@ -140,6 +171,10 @@ def _encode_type(typing: Any, w: Any, q: Any, sums: Any, start: Any, stop: Any, 
     return types.void(w, q, sums, types.intp, types.intp, rule), _encode
 
 
+def _measure_type(typing: Any, w: Any, v: Any, sums: Any, start: Any, stop: Any) -> Any:
+    return types.void(w, v, sums, types.intp, types.intp), _measure
+
+
 def _error_type(typing: Any, w: Any, start: Any, stop: Any, rule: Any) -> Any:
     return types.float64(w, types.intp, types.intp, rule), _error
 
@@ -151,7 +186,7 @@ def _moments_type(
     return types.UniTuple(types.int32, 3)(image, types.intp, types.intp, *floats), _moments
 
 
-# In all three, weights are finite and arrays are contiguous.
+# In all of these, weights are finite and arrays are contiguous.
 #
 # encode_lanes(w, q, sums, start, stop, rule)
 #   w       float32, finite
@@ -161,6 +196,9 @@ def _moments_type(
 #           codes from stop on are set to 0
 #   rule    from encode.rule1
 encode_lanes = cast("Callable[..., None]", intrinsic(_encode_type))
+
+# measure_lanes(w, v, sums, start, stop): add to sums as encode_lanes does, for decoded values v
+measure_lanes = cast("Callable[..., None]", intrinsic(_measure_type))
 
 # error_lanes(w, start, stop, rule): the sum of e^2 only, float64
 error_lanes = cast("Callable[..., np.float64]", intrinsic(_error_type))

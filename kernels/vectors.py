@@ -78,6 +78,27 @@ def each_step(builder: Any, start: Any, stop: Any, body: Callable[[Any, Any], No
         body(whole, lambda value: builder.select(inside, value, value.type(None)))
 
 
+def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a b + c, rounded once, on every processor."""
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    function = builder.module.declare_intrinsic(f"llvm.fma.v{a.type.count}f32", fnty=kind)
+    return builder.call(function, [a, b, c])
+
+
+def repeated(builder: Any, value: Any, count: int) -> Any:
+    """A vector of eight lanes, count times."""
+    mask = ir.Constant(ir.VectorType(I32, STEP * count), list(range(STEP)) * count)
+    return builder.shuffle_vector(value, value, mask)
+
+
+def parts(builder: Any, value: Any, count: int) -> list[Any]:
+    """Undo repeated: vectors of eight lanes."""
+    masks = [list(range(STEP * k, STEP * (k + 1))) for k in range(count)]
+    undefined = ir.Constant(value.type, ir.Undefined)
+    kind = ir.VectorType(I32, STEP)
+    return [builder.shuffle_vector(value, undefined, ir.Constant(kind, mask)) for mask in masks]
+
+
 def arrays(context: Any, builder: Any, signature: Any, args: Any, count: int) -> list[Any]:
     """The first arguments, which are arrays."""
     return [
