@@ -78,6 +78,25 @@ class Findings:
             found[size] = max(share, found.get(size, 0.0))
         return list(found.items())
 
+    def fixed_and_per_weight(self) -> list[tuple[str, float, float]]:
+        """Processor seconds of a job that do not depend on its size, and nanoseconds per weight.
+
+        The line through the smallest and the largest model, for every method that has both.
+        """
+        points: dict[str, list[tuple[float, float]]] = {}
+        for record in self.records("pipeline"):
+            if record["processes"]["ours"]:
+                name = f"{record['labels']['method']} {record['labels']['bits']} bits"
+                cost = median(run["cpu_seconds"] for run in record["processes"]["ours"])
+                points.setdefault(name, []).append((record["weights"], cost))
+        found = []
+        for name, each in points.items():
+            (small, low), (large, high) = min(each), max(each)
+            if large > small:
+                slope = (high - low) / (large - small)
+                found.append((name, low - slope * small, 1e9 * slope))
+        return found
+
 
 def peak(runs: list[dict[str, Any]]) -> float:
     """The highest peak of several runs, in bytes."""

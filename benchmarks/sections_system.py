@@ -212,6 +212,18 @@ def size(found: Findings, page: Page) -> None:
     sizes = list(dict.fromkeys(record["labels"]["size"] for record in records))
     if len(sizes) > 1:
         page.chart("size", "Cost per weight as models grow", _growth(records))
+        page.add(
+            "Processor time of a job as a line over the size of the model: what every job costs, "
+            "whatever its size (start of the process, plan, ledger, opening and publishing), and "
+            "what each weight costs."
+        )
+        page.table(
+            ["method", "fixed CPU s", "CPU ns/weight"],
+            [
+                [n, f"{fixed:.2f}", f"{slope:.2f}"]
+                for n, fixed, slope in found.fixed_and_per_weight()
+            ],
+        )
 
 
 def _growth(records: list[Record]) -> str:

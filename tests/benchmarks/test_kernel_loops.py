@@ -7,7 +7,12 @@ kernel better lowers the bound; who must raise one says why in the commit.
 
 from __future__ import annotations
 
+import json
+import os
 import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +33,15 @@ BOUNDS = {
 
 @pytest.fixture(scope="module")
 def loops() -> list[Loop]:
-    return compiled()
+    """Compiling takes seconds: kept beside the kernels' cache, whose folder is new for new sources."""
+    versions = f"{version('numba')}-{version('llvmlite')}"
+    kept = Path(os.environ["NUMBA_CACHE_DIR"]) / f"loops-{versions}.json"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        fresh = kept.with_name(f"{kept.name}.{os.getpid()}")
+        fresh.write_text(json.dumps([asdict(loop) for loop in compiled()]))
+        fresh.replace(kept)
+    return [Loop(**fields) for fields in json.loads(kept.read_text())]
 
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
