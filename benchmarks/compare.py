@@ -69,7 +69,13 @@ def values(record: dict[str, Any]) -> dict[str, float]:
         found[f"time over {reference}"] = median_ratio(ours, seconds[reference])
     elif ours and len(ours) > 1:
         found["seconds per weight"] = median(ours) / record.get("weights", 1)
-    for key in ("sqnr_db", "cosine", "bits_per_weight", "instructions_per_weight"):
+    for key in (
+        "sqnr_db",
+        "cosine",
+        "bits_per_weight",
+        "instructions_per_weight",
+        "peak_rss_bytes",
+    ):
         if isinstance(record.get(key), int | float):
             found[key] = record[key]
     runs = record.get("processes", {}).get("ours", [])
