@@ -97,6 +97,8 @@ def bars(
     for tick in ticks:
         body.append(_line(place(tick), top, place(tick), bottom))
         body.append(text(place(tick), bottom + 16, short(tick), "faint", "middle"))
+    if mark:
+        body.append(_line(place(mark), top, place(mark), bottom, "l4"))
     for number, row in enumerate(rows):
         y = top + step * number
         body.append(text(left - 8, y + 16, row.name, "", "end"))
@@ -106,8 +108,6 @@ def bars(
             f'width="{width:.1f}" height="16" rx="2"/>'
         )
         body.append(text(left + width + 6, y + 16, row.label))
-    if mark:
-        body.append(_line(place(mark), top, place(mark), bottom, "l4"))
     body.append(text((left + right) / 2, bottom + 34, axis, "faint", "middle"))
     return document(bottom + 46, title, body)
 
@@ -126,7 +126,7 @@ def lines(
     title: str, series: Sequence[Series], x_axis: str, y_axis: str, *, log_x: bool = False
 ) -> str:
     """Series over a common pair of axes."""
-    left, right, top, bottom = 64.0, WIDTH - 24.0, 92.0, 420.0
+    left, right, top, bottom = 64.0, WIDTH - 36.0, 92.0, 420.0
     xs = [x for s in series for x, _ in s.points]
     ys = [y for s in series for _, y in s.points]
     x_ticks = sorted(set(xs)) if log_x else nice_ticks(min(xs), max(xs))
@@ -201,5 +201,5 @@ def short(value: float) -> str:
     """A number as briefly as an axis wants it."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
-            return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
+            return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
     return f"{value:g}"
