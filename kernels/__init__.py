@@ -9,6 +9,7 @@ here reads files, logs, or looks at the clock, and arguments are checked by the 
 from kernels.engine import Encoded, dequantize, quantize, quantize_fixed, value_range
 from kernels.errors import NonFiniteWeights
 from kernels.fidelity import ErrorSums
+from kernels.hadamard import rotate, rotation_block, unrotate
 from kernels.superblock import EncodedSuper, dequantize_superblock, quantize_superblock
 from kernels.widen import widen
 
@@ -22,6 +23,9 @@ __all__ = [
     "quantize",
     "quantize_fixed",
     "quantize_superblock",
+    "rotate",
+    "rotation_block",
+    "unrotate",
     "value_range",
     "widen",
 ]

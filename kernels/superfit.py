@@ -43,11 +43,15 @@ WINDOW = (0.0, -1.0, 1.0)  # scale codes tried about the nearest
 
 
 def starts_for(bits: int) -> NDArray[np.float32]:
-    """First scales and centres, float32 (starts, 2), for a range of -1 .. 1: see sweeps.refit."""
+    """First scales and centres for a range of -1 .. 1, then a line of zeros for each further round.
+
+    Result  float32 (starts, 2), the width and shift of sweeps.refit
+    """
     ends = np.array(ENDS[bits])
     widths = (ends[:, 0] + ends[:, 1]) / (2.0 * largest_for(bits))
     shifts = (ends[:, 1] - ends[:, 0]) / 2.0
-    return np.stack([widths, shifts], axis=1).astype(np.float32)
+    rounds = np.zeros((ROUNDS, 2))
+    return np.vstack([np.stack([widths, shifts], axis=1), rounds]).astype(np.float32)
 
 
 @kernel
@@ -61,15 +65,12 @@ def _search(
     curve: Curve,
 ) -> None:
     """Step 1, to S and C."""
-    nothing = np.float32(0.0)
     for j in range(lanes):
         state[BEST, j] = np.float32(np.inf)
     for column in range(0, lanes, STEP):
         base = column * items
         for k in range(starts.shape[0]):
             refit(x, h, state, base, items, column, starts[k, 0], starts[k, 1], curve)
-        for _ in range(ROUNDS):
-            refit(x, h, state, base, items, column, nothing, nothing, curve)
 
 
 @kernel
