@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from service.domain.job import JobState
+from tests import weights
+from tests.workers.runs import begin, close_all, finish
+
 # Our packages bear plain words as names; these two are taken by other distributions as well.
 PACKAGES = {"kernels", "service", "workers"}
 SERVER_ONLY = {"boto3", "celery", "fastapi", "llvmlite", "numba", "redis", "sqlalchemy"}
@@ -107,6 +111,21 @@ def test_the_client_works_without_the_server(consumer: Path) -> None:
     program = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
     assert run(consumer, "-I", "-c", "import arrowquant; print(arrowquant.__name__)").strip()
     assert run(consumer, "-I", "-c", program, *sorted(SERVER_ONLY | PACKAGES)).strip() == "[]"
+
+
+def test_the_client_alone_opens_an_artifact(consumer: Path, tmp_path: Path) -> None:
+    """What the whole product made, read where nothing but the client is installed."""
+    model = {"a.weight": weights.bfloat16(weights.gaussian((64, 96), 1))}
+    source = weights.write(tmp_path / "m.safetensors", model)
+    assert finish(begin(tmp_path, source, tmp_path / "out", bits=8)).state is JobState.SUCCEEDED
+    close_all()
+    program = "import arrowquant, sys; t = arrowquant.open(sys.argv[1])['a.weight']"
+    program += "; print(t.bits, t.codec, float(abs(t.dequantize()).sum()))"
+    bits, codec, total = run(consumer, "-I", "-c", program, tmp_path / "out").split()
+    assert (bits, codec) == ("8", "affine_u")
+    expected = float(abs(weights.widened(model["a.weight"])).sum())
+    assert float(total) == pytest.approx(expected, rel=1e-3)
+    run(consumer.with_name("arrowquant"), "verify", tmp_path / "out", "--against", source)
 
 
 def test_the_client_brings_its_command(consumer: Path) -> None:
