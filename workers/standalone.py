@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -176,6 +177,25 @@ def worker_command(settings: Settings) -> list[str]:
     ]
 
 
+class Stop:
+    """Whether a signal has asked to stop. Not an Event: its lock may be held by the very thread
+    that the handler interrupts, which would then wait for itself."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def ask(self, *_: object) -> None:
+        """The signal handler."""
+        self._asked = True
+
+    def wait(self, seconds: float = math.inf) -> bool:
+        """Until asked, or for so long; whether it was asked."""
+        end = time.monotonic() + seconds
+        while not self._asked and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        return self._asked
+
+
 def serve(settings: Settings, started: Callable[[Settings, Broker], None]) -> None:
     """Run until told to stop. `started` is called once the API answers.
 
@@ -196,9 +216,9 @@ def _run(settings: Settings, started: Callable[[Settings, Broker], None], lock: 
         Child("worker", worker_command(settings), env),
         Child("api", [sys.executable, "-m", "service"], env),
     ]
-    stop = threading.Event()
+    stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop.ask)
     try:
         for child in children:
             child.start()
@@ -211,7 +231,7 @@ def _run(settings: Settings, started: Callable[[Settings, Broker], None], lock: 
             child.stop()
 
 
-def _answers(settings: Settings, stop: threading.Event) -> bool:
+def _answers(settings: Settings, stop: Stop) -> bool:
     """Wait for the API; False if told to stop before it answers."""
     url = f"{listening.address(settings)}/healthz"
     while not stop.wait(0.1):

@@ -128,3 +128,15 @@ def test_it_says_what_a_person_needs_and_little_else(tmp_path: Path) -> None:
     assert server.returncode == 0
     for noise in ("SecurityWarning", "Redis is starting", "[config]", "HTTP Request", "Traceback"):
         assert noise not in "".join(lines) + rest + errors
+
+
+def test_a_signal_may_come_at_any_moment_of_the_wait() -> None:
+    """The handler runs in the thread that waits, wherever that happens to be."""
+    for _ in range(300):
+        stop = standalone.Stop()
+        earlier = signal.signal(signal.SIGALRM, stop.ask)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1e-5)
+            assert stop.wait(10)
+        finally:
+            signal.signal(signal.SIGALRM, earlier)
