@@ -59,14 +59,6 @@ def symmetric1(lo: np.float32, hi: np.float32, bits: int) -> Integer:
 
 
 @kernel
-def params1(lo: np.float32, hi: np.float32, bits: int, symmetric: bool) -> tuple[Integer, Integer]:
-    """Scale and minimum, as halves; the minimum of a symmetric group is 0."""
-    if symmetric:
-        return symmetric1(lo, hi, bits), 0
-    return asymmetric1(lo, hi, bits)
-
-
-@kernel
 def params_row(
     lo: NDArray[np.float32],
     hi: NDArray[np.float32],
