@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import Depends
+from fastapi import Depends, Security
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.concurrency import run_in_threadpool
@@ -58,7 +58,15 @@ async def _tenant(
     return await authenticate(request)
 
 
+# The tenant of a caller who may do that. `Tenant` asks for a valid key and for no scope.
 Tenant = Annotated[str, Depends(_tenant)]
+JobsRead = Annotated[str, Security(_tenant, scopes=["jobs:read"])]
+JobsWrite = Annotated[str, Security(_tenant, scopes=["jobs:write"])]
+ArtifactsRead = Annotated[str, Security(_tenant, scopes=["artifacts:read"])]
+# Keys, connections, webhooks and the log of one tenant.
+Admin = Annotated[str, Security(_tenant, scopes=["admin"])]
+# Workers, queues and the quotas of every tenant.
+Operator = Annotated[str, Security(_tenant, scopes=["operator"])]
 
 
 def _unauthorized(detail: str) -> ArrowQuantError:

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from service.usecases.artifacts import Download
 from service.web.answers import JSON, failures, json_answer
-from service.web.auth import Tenant
+from service.web.auth import ArtifactsRead
 from service.web.context import Shared
 from service.web.routes.parameters import JobId
 from service.web.schemas import ArtifactList, ArtifactOut
@@ -40,7 +40,7 @@ _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
         **failures(*_FAILURES),
     },
 )
-def get_report(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
+def get_report(job_id: JobId, tenant: ArtifactsRead, shared: Shared) -> Response:
     """Totals, the worst tensors, everything that was stored wider than asked, and the errors of
     every tensor: the `report.json` of the artifact, byte for byte."""
     return _streamed(shared.artifacts.report(job_id, tenant), JSON, {})
@@ -53,7 +53,7 @@ def get_report(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
     response_model=ArtifactList,
     responses=failures(*_FAILURES),
 )
-def list_artifacts(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
+def list_artifacts(job_id: JobId, tenant: ArtifactsRead, shared: Shared) -> Response:
     """The manifest, the report and the parts, with sizes and SHA-256."""
     files = [
         ArtifactOut(
@@ -84,7 +84,7 @@ def list_artifacts(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
 def download_artifact(
     job_id: JobId,
     name: Annotated[str, Path(description="A name from the list.", examples=["manifest.json"])],
-    tenant: Tenant,
+    tenant: ArtifactsRead,
     shared: Shared,
 ) -> Response:
     """A redirect to a short-lived address of the object store, or the bytes themselves. Compare

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from service.domain.job import TERMINAL
 from service.usecases import jobs
 from service.web.answers import failures, json_answer
-from service.web.auth import Tenant
+from service.web.auth import JobsRead
 from service.web.context import Shared
 from service.web.follow import ping, stream
 from service.web.routes.parameters import JobId, PageSize
@@ -47,7 +47,7 @@ _STREAM_EXAMPLE: Final = (
 async def list_events(
     request: Request,
     job_id: JobId,
-    tenant: Tenant,
+    tenant: JobsRead,
     shared: Shared,
     after: Annotated[
         int, Query(ge=0, le=_MAX_SEQ, description="Only events with a higher `seq`.")

@@ -16,7 +16,7 @@ from service.domain.spec import JobRequest
 from service.usecases import jobs, submit
 from service.usecases.jobs import JobFilter
 from service.web.answers import JSON, failures, json_answer
-from service.web.auth import Tenant
+from service.web.auth import JobsRead, JobsWrite
 from service.web.context import Shared
 from service.web.follow import MAX_WAIT_S, job_after
 from service.web.idempotency import Documented, IdempotentRoute
@@ -49,7 +49,7 @@ _REPEATABLE: Final = ("idempotency_key_reused", "idempotency_in_flight")
 )
 def create_job(
     body: Annotated[JobRequest, Body(openapi_examples={"local": {"value": _EXAMPLE}})],
-    tenant: Tenant,
+    tenant: JobsWrite,
     shared: Shared,
     validate_only: Annotated[
         bool, Query(description="Make all checks and return the job, but store nothing.")
@@ -75,7 +75,7 @@ def create_job(
     responses=failures("invalid_page_token", "invalid_spec"),
 )
 def list_jobs(
-    tenant: Tenant,
+    tenant: JobsRead,
     shared: Shared,
     state: Annotated[
         list[JobState] | None, Query(description="May be repeated: jobs in any of these states.")
@@ -117,7 +117,7 @@ def list_jobs(
 )
 async def get_job(
     job_id: JobId,
-    tenant: Tenant,
+    tenant: JobsRead,
     shared: Shared,
     wait: Annotated[
         float, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the job to change.")
@@ -156,7 +156,7 @@ async def get_job(
     },
     dependencies=[Documented],
 )
-def cancel_job(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
+def cancel_job(job_id: JobId, tenant: JobsWrite, shared: Shared) -> Response:
     """Stop the job: workers give it up within seconds and leave nothing half-written. Safe to
     repeat. A job that ended in another way is refused."""
     done = jobs.cancel(shared.deps.ledger, shared.deps.bell, job_id, tenant)
@@ -174,7 +174,7 @@ def cancel_job(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
     ),
     dependencies=[Documented],
 )
-def retry_job(job_id: JobId, tenant: Tenant, shared: Shared) -> Response:
+def retry_job(job_id: JobId, tenant: JobsWrite, shared: Shared) -> Response:
     """Queue a FAILED or CANCELLED job again. Parts that were finished are not made twice; if the
     source is another by now, the job fails with `source_changed`."""
     return _accepted(jobs.retry(shared.deps.ledger, shared.deps.bell, job_id, tenant))

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from service.usecases.plan import announce
 from service.web.answers import failures, json_answer
-from service.web.auth import Tenant
+from service.web.auth import JobsRead
 from service.web.context import Shared
 from service.web.plan_schemas import PlanOut
 from service.web.schemas import PlanBody
@@ -49,7 +49,7 @@ SOURCE_FAILURES: Final = (
 )
 def create_plan(
     body: Annotated[PlanBody, Body(openapi_examples={"local": {"value": EXAMPLE}})],
-    _: Tenant,
+    _: JobsRead,
     shared: Shared,
 ) -> Response:
     """Read the headers of the source (never its weights) and say what a job would do: the exact

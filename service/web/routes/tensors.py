@@ -10,7 +10,7 @@ from starlette.responses import Response
 from service.domain.job import TensorState
 from service.usecases import jobs
 from service.web.answers import failures, json_answer
-from service.web.auth import Tenant
+from service.web.auth import JobsRead
 from service.web.context import Shared
 from service.web.routes.parameters import JobId, PageSize, PageToken
 from service.web.schemas import TensorOut, TensorPage
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 )
 def list_tensors(
     job_id: JobId,
-    tenant: Tenant,
+    tenant: JobsRead,
     shared: Shared,
     state: Annotated[TensorState | None, Query(description="Only tensors in this state.")] = None,
     page_size: PageSize = None,
