@@ -136,6 +136,7 @@ class JobRecord:
     end_time: datetime | None
     update_time: datetime
     event_seq: int
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ class NewJob:
     request: dict[str, Any]
     resolved: dict[str, Any]
     max_runtime_s: int | None
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ class JobQuery:
     label: tuple[str, str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    batch_id: str | None = None
     before: str | None = None
     limit: int = 50
 

@@ -21,6 +21,7 @@ class JobFilter:
     label: tuple[str, str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    batch_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What a page token is bound to; the order of states does not matter."""
@@ -30,6 +31,7 @@ class JobFilter:
             "label": self.label,
             "created_after": self.created_after,
             "created_before": self.created_before,
+            "batch_id": self.batch_id,
         }
 
 
@@ -46,6 +48,7 @@ def list_jobs(
         label=wanted.label,
         created_after=wanted.created_after,
         created_before=wanted.created_before,
+        batch_id=wanted.batch_id,
         before=page_position(token, filters, str) if token else None,
         limit=limit + 1,
     )

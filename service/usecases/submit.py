@@ -94,6 +94,7 @@ def preview(job: NewJob, clock: Clock) -> JobRecord:
         end_time=None,
         update_time=now,
         event_seq=0,
+        batch_id=job.batch_id,
     )
 
 

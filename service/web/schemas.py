@@ -90,6 +90,7 @@ class JobOut(Out):
     id: str
     name: str
     labels: dict[str, str]
+    batch_id: str | None
     state: JobState
     phase: Phase | None
     attempt: int
@@ -116,6 +117,7 @@ class JobOut(Out):
             id=job.id,
             name=job.name,
             labels=job.labels,
+            batch_id=job.batch_id,
             state=job.state,
             phase=job.phase,
             attempt=job.attempt,

@@ -108,6 +108,9 @@ def test_lists_are_newest_first_and_filtered(bench: Bench) -> None:
     assert ids(bench, label=("team", "z")) == []
     assert ids(bench, created_after=first.create_time) == [last.id, middle.id]
     assert ids(bench, created_before=last.create_time) == [middle.id, first.id]
+    in_a_batch = [bench.submit(batch_id="batch_1").id for _ in range(2)]
+    assert ids(bench, batch_id="batch_1") == in_a_batch[::-1]
+    assert ids(bench, batch_id="batch_2") == []
 
 
 def test_events_are_read_in_pages(bench: Bench) -> None:

@@ -36,6 +36,7 @@ class JobVerbs(Verbs):
             "planned": False,
             "warnings": [],
             "max_runtime_s": job.max_runtime_s,
+            "batch_id": job.batch_id,
             "create_time": now,
             "update_time": now,
         }

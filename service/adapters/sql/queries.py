@@ -93,6 +93,8 @@ def _page(query: JobQuery) -> Select[Any]:
         found = found.where(jobs.c.create_time > query.created_after)
     if query.created_before is not None:
         found = found.where(jobs.c.create_time < query.created_before)
+    if query.batch_id is not None:
+        found = found.where(jobs.c.batch_id == query.batch_id)
     if query.before is not None:
         found = found.where(jobs.c.id < query.before)
     if query.label is not None:

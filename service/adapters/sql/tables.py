@@ -116,7 +116,10 @@ jobs = Table(
     _number("bytes_before"),
     Column("progress_time", UtcDateTime),
     Column("progress_event_time", UtcDateTime),
+    # Of the batch that submitted it, if one did.
+    Column("batch_id", _id),
     Index(None, "tenant", "id"),
+    Index(None, "batch_id", "id"),
     Index(None, "state", "deadline"),
     Index("uq_jobs_output", "output", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
 )

@@ -89,6 +89,10 @@ def list_jobs(
     ] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339.")] = None,
     created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339.")] = None,
+    batch_id: Annotated[
+        str | None,
+        Query(max_length=64, pattern=r"^[^\x00]*$", description="Jobs that this batch submitted."),
+    ] = None,
     page_size: PageSize = None,
     page_token: PageToken = None,
 ) -> Response:
@@ -100,6 +104,7 @@ def list_jobs(
         label=(key, value) if label else None,
         created_after=created_after and created_after.astimezone(UTC),
         created_before=created_before and created_before.astimezone(UTC),
+        batch_id=batch_id,
     )
     found, token = jobs.list_jobs(shared.deps.ledger, tenant, wanted, page_size, page_token)
     return json_answer(JobPage(jobs=[JobOut.of(job) for job in found], next_page_token=token))
