@@ -136,10 +136,10 @@ def plan(
     )
     with _reported():
         from service.usecases.plan import announce
-        from workers.local import TwoPlaces, plan_request
+        from workers.local import TENANT, TwoPlaces, plan_request
 
         store, request = plan_request(src, recipes.build(recipe, options))
-        announced = announce(TwoPlaces(store, store), request)
+        announced = announce(TwoPlaces(store, store), TENANT, request)
         if as_json:
             typer.echo(json.dumps(announced, indent=2))
         else:

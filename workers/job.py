@@ -33,8 +33,8 @@ class JobContext:
             claim,
             request,
             ResolvedRecipe.model_validate(claim.resolved["recipe"]),
-            stores.open(request.source.connection),
-            stores.open(request.output.connection),
+            stores.open(claim.tenant, request.source.connection),
+            stores.open(claim.tenant, request.output.connection),
         )
 
     def key(self, name: str) -> str:

@@ -44,10 +44,10 @@ class TwoPlaces:
     def __init__(self, source: ObjectStore, output: ObjectStore) -> None:
         self._stores = {"source": source, "output": output}
 
-    def names(self) -> list[str]:
+    def names(self, tenant: str) -> list[str]:
         return sorted(self._stores)
 
-    def open(self, connection: str) -> ObjectStore:
+    def open(self, tenant: str, connection: str) -> ObjectStore:
         return self._stores[connection]
 
 

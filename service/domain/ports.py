@@ -81,12 +81,12 @@ class ObjectStore(Protocol):
 
 
 class ObjectStores(Protocol):
-    """The named connections."""
+    """The named connections, as each tenant sees them."""
 
-    def names(self) -> list[str]: ...
+    def names(self, tenant: str) -> list[str]: ...
 
-    def open(self, connection: str) -> ObjectStore:
-        """Raises connection_not_found."""
+    def open(self, tenant: str, connection: str) -> ObjectStore:
+        """Raises connection_not_found, also for another tenant's."""
 
 
 class Bell(Protocol):

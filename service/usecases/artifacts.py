@@ -82,7 +82,7 @@ class Artifacts:
         return job
 
     def _store(self, job: JobRecord) -> ObjectStore:
-        return self._stores.open(job.request["output"]["connection"])
+        return self._stores.open(job.tenant, job.request["output"]["connection"])
 
     def _listed(self, job: JobRecord, store: ObjectStore) -> tuple[ArtifactFile, ...]:
         key = _key(job, MANIFEST_NAME)

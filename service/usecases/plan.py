@@ -19,14 +19,19 @@ _reading = Bounded(PLAN_S, 16, "storage_unavailable", "reading the source's head
 
 
 def plan_source(
-    stores: ObjectStores, request: PlanRequest, reading: Bounded = _reading, *, ties: bool = True
+    stores: ObjectStores,
+    tenant: str,
+    request: PlanRequest,
+    reading: Bounded = _reading,
+    *,
+    ties: bool = True,
 ) -> Plan:
     """Read the headers of the source and decide every tensor.
 
     ties    find tensors with equal bytes too, which reads them: for exact sizes, not for checks
     Raises what makes a job impossible; TookTooLong when the store did not answer in time.
     """
-    store = open_place(stores, request.source, "/source")
+    store = open_place(stores, tenant, request.source, "/source")
     try:
         catalog = reading.call(lambda: inspect(store, request.source.prefix, ties=ties))
     except ArrowQuantError as error:
@@ -34,17 +39,17 @@ def plan_source(
     return make_plan(catalog, resolve(request.recipe))
 
 
-def announce(stores: ObjectStores, request: PlanRequest) -> dict[str, Any]:
+def announce(stores: ObjectStores, tenant: str, request: PlanRequest) -> dict[str, Any]:
     """Exact bytes, and for every tensor what and why: the body of `POST /v1/plans`."""
-    plan = plan_source(stores, request)
+    plan = plan_source(stores, tenant, request)
     requested = request.recipe.model_dump(mode="json", exclude_unset=True)
     return forecast(plan, requested, versions())
 
 
-def open_place(stores: ObjectStores, place: Place, pointer: str) -> ObjectStore:
+def open_place(stores: ObjectStores, tenant: str, place: Place, pointer: str) -> ObjectStore:
     """The store of a place. An unknown connection is an error of that field."""
     try:
-        return stores.open(place.connection)
+        return stores.open(tenant, place.connection)
     except ArrowQuantError as error:
         raise pointed(error, f"{pointer}/connection") from None
 

@@ -35,9 +35,9 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores) -> NewJob:
     _no_nul(request)
     if request.output.prefix.endswith(".safetensors"):
         raise _invalid("/output/prefix", "the output is a folder: it cannot end in .safetensors")
-    output = open_place(stores, request.output, "/output")
+    output = open_place(stores, tenant, request.output, "/output")
     try:
-        plan_source(stores, request, _source, ties=False)
+        plan_source(stores, tenant, request, _source, ties=False)
         if request.output.if_exists == "fail":
             _nothing_there(output, request.output.prefix + MANIFEST_NAME)
     except TookTooLong:

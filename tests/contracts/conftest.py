@@ -83,7 +83,7 @@ def s3(s3_bucket: str, s3_server: S3Server, s3_credentials: dict[str, str]) -> I
         endpoint_url=s3_server.endpoint_url,
         **s3_credentials,  # type: ignore[arg-type]
     )
-    store = ConfiguredStores({"bucket": connection}).open("bucket")
+    store = ConfiguredStores({"bucket": connection}).open("acme", "bucket")
     assert isinstance(store, S3Store)
     yield store
     store.close()

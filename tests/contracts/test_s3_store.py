@@ -181,9 +181,9 @@ def test_a_server_that_freezes_and_one_that_dies(
 
 def test_connections_by_name(tmp_path: Path) -> None:
     stores = ConfiguredStores({"a": FolderConnection(kind="folder", path=tmp_path)})
-    assert stores.names() == ["a"]
-    assert stores.open("a") is stores.open("a")
-    assert code_of(lambda: stores.open("b")) == "connection_not_found"
+    assert stores.names("acme") == ["a"]
+    assert stores.open("acme", "a") is stores.open("acme", "a")
+    assert code_of(lambda: stores.open("acme", "b")) == "connection_not_found"
 
 
 def test_addresses_of_the_command_line(

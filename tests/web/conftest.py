@@ -240,7 +240,7 @@ class MiniWorker:
 
     def _planned(self, claim: Claim) -> Any:
         request = JobRequest.model_validate(claim.request)
-        catalog = inspect(self._deps.stores.open("models"), request.source.prefix)
+        catalog = inspect(self._deps.stores.open(claim.tenant, "models"), request.source.prefix)
         return make_plan(catalog, resolve(request.recipe))
 
     def _plan(self, claim: Claim) -> None:
@@ -288,7 +288,7 @@ class MiniWorker:
         )
 
     def _store(self, claim: Claim) -> Any:
-        return self._deps.stores.open(claim.request["output"]["connection"])
+        return self._deps.stores.open(claim.tenant, claim.request["output"]["connection"])
 
     @staticmethod
     def _key(claim: Claim, name: str) -> str:

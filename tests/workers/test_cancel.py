@@ -43,7 +43,7 @@ def _on_put(
     do: Callable[[], Any],
 ) -> None:
     """Do something right before, or right after, a file of the artifact is put."""
-    output = job.deps.stores.open("output")
+    output = job.deps.stores.open("local", "output")
     put = output.put
 
     def and_more(key: str, data: bytes, *, if_absent: bool = False) -> object:

@@ -15,7 +15,7 @@ from service.domain.spec import Limits, PlanRequest, Recipe, Source
 from service.usecases.plan import announce
 from tests import weights
 from tests.workers.runs import begin, digests, finish
-from workers.local import TwoPlaces, plan_request
+from workers.local import TENANT, TwoPlaces, plan_request
 from workers.workshop import Workshop
 
 TIED = {"lm_head.weight": "embed_tokens.weight"}
@@ -34,7 +34,7 @@ def _announced(source: Path, **recipe: object) -> dict[str, object]:
     store, request = plan_request(str(source), Recipe(**recipe))  # type: ignore[arg-type]
     assert isinstance(request, PlanRequest)
     assert isinstance(request.source, Source)
-    return announce(TwoPlaces(store, store), request)
+    return announce(TwoPlaces(store, store), TENANT, request)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -250,7 +250,7 @@ def test_failed_jobs_leave_no_uploads(tmp_path: Path) -> None:
     job = begin(tmp_path, source, tmp_path / "out", bits=8)
     assert finish(job).state is JobState.FAILED
     Workshop(job.deps).run()
-    assert list(job.deps.stores.open("output").uploads("")) == []
+    assert list(job.deps.stores.open("local", "output").uploads("")) == []
     assert list((tmp_path / "out").iterdir()) == []
 
 

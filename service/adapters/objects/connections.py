@@ -32,16 +32,16 @@ class ConfiguredStores:
         self._connections = dict(connections)
         self._open: dict[str, ObjectStore] = {}
 
-    def names(self) -> list[str]:
+    def names(self, tenant: str) -> list[str]:
         return sorted(self._connections)
 
-    def open(self, connection: str) -> ObjectStore:
+    def open(self, tenant: str, connection: str) -> ObjectStore:
         store = self._open.get(connection)
         if store is not None:
             return store
         found = self._connections.get(connection)
         if found is None:
-            known = ", ".join(self.names()) or "none"
+            known = ", ".join(self.names(tenant)) or "none"
             raise ArrowQuantError(
                 "connection_not_found",
                 f"there is no connection named {connection[:80]!r}",

@@ -49,10 +49,10 @@ SOURCE_FAILURES: Final = (
 )
 def create_plan(
     body: Annotated[PlanBody, Body(openapi_examples={"local": {"value": EXAMPLE}})],
-    _: JobsRead,
+    tenant: JobsRead,
     shared: Shared,
 ) -> Response:
     """Read the headers of the source (never its weights) and say what a job would do: the exact
     bytes of the artifact, and for every tensor what happens to it and why. Nothing is stored, so
     this may be repeated freely; it is the same function as `arrowquant plan`."""
-    return json_answer(announce(shared.deps.stores, body))
+    return json_answer(announce(shared.deps.stores, tenant, body))
