@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from service.domain.access import MAX_GRACE, TENANT_FORM, TENANT_SCOPES, Scope, in_order
 from service.domain.errors import ArrowQuantError
 from service.settings import InvalidSettings, Settings
 
@@ -69,12 +72,26 @@ def migrate() -> None:
 def create_key(
     tenant: Annotated[str, typer.Option(help="Whose jobs the key sees.")],
     name: Annotated[str, typer.Option(help="What the key is for.")],
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(
+            help="What it allows; may be repeated. All that is the tenant's if not given."
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="Until when: 90d, 12h, or an RFC 3339 time.", metavar="WHEN"),
+    ] = None,
 ) -> None:
     """Make a key and print it. It is shown this once and only its hash is kept."""
     from service.wiring import wire
 
+    if TENANT_FORM.fullmatch(tenant) is None:
+        raise typer.BadParameter("letters, digits, . _ @ and - only", param_hint="--tenant")
+    until = None if expires is None else _moment(expires, datetime.now(UTC))
     deps = wire(Settings.load())
-    _, text = deps.keys.create(tenant, name)
+    scopes = frozenset(scope) if scope else TENANT_SCOPES
+    _, text = deps.keys.create(tenant, name, scopes, until)
     deps.close()
     typer.echo(text)
 
@@ -83,15 +100,39 @@ def create_key(
 def list_keys(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
 ) -> None:
-    """List the keys: id, tenant, name, when made, when revoked."""
+    """List the keys: id, tenant, name, when made, until when, last used, revoked, scopes."""
     from service.wiring import wire
 
     deps = wire(Settings.load())
     for key in deps.keys.list(tenant):
-        ended = key.revoke_time.isoformat() if key.revoke_time else "-"
-        columns = (key.id, key.tenant, key.name, key.create_time.isoformat(), ended)
-        typer.echo("\t".join(columns))
+        times = (key.create_time, key.expire_time, key.last_use_time, key.revoke_time)
+        shown = (time.isoformat() if time else "-" for time in times)
+        typer.echo(
+            "\t".join((key.id, key.tenant, key.name, *shown, ",".join(in_order(key.scopes))))
+        )
     deps.close()
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: Annotated[str, typer.Argument(help="The id that `list` shows.", metavar="ID")],
+    grace: Annotated[
+        str, typer.Option(help="How long the old secret still works: 0s, 30m, 24h, 7d.")
+    ] = "24h",
+) -> None:
+    """Give a key a new secret and print it. Its id, scopes and expiry stay."""
+    from service.wiring import wire
+
+    longer = _duration(grace)
+    if longer is None or longer > MAX_GRACE:
+        raise typer.BadParameter(f"a duration up to {MAX_GRACE.days}d", param_hint="--grace")
+    deps = wire(Settings.load())
+    rotated = deps.keys.rotate(key_id, longer)
+    deps.close()
+    if rotated is None:
+        typer.echo(f"there is no live key {key_id}", err=True)
+        raise typer.Exit(1)
+    typer.echo(rotated[1])
 
 
 @keys.command("revoke")
@@ -107,6 +148,28 @@ def revoke_key(
     if not known:
         typer.echo(f"there is no key {key_id}", err=True)
         raise typer.Exit(1)
+
+
+def _duration(text: str) -> timedelta | None:
+    form = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    return timedelta(seconds=int(form[1]) * seconds[form[2]]) if form else None
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    """A time to come, given as itself or as a duration from now."""
+    if (longer := _duration(text)) is not None:
+        return now + longer
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment <= now:
+        raise typer.BadParameter(
+            "a duration such as 90d, or a time to come such as 2030-01-01T00:00:00Z",
+            param_hint="--expires",
+        )
+    return moment
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ from service.adapters.objects.connections import ConfiguredStores
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.system_clock import SystemClock
+from service.domain.access import KeyRing
 from service.domain.ports import (
     Bell,
     Clock,
     IdempotencyStore,
-    KeyRing,
     Ledger,
     ObjectStores,
 )

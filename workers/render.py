@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from service.domain.access import ALL_SCOPES
 from service.domain.errors import ArrowQuantError
 from service.domain.job import Event, JobRecord, JobState
 from service.settings import Settings
@@ -125,7 +126,8 @@ def served(console: Console, settings: Settings, broker: Broker) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     keys = wire(settings).keys
     if settings.auth and not any(key.revoke_time is None for key in keys.list()):
-        _, secret = keys.create("default", "first key")
+        # It may do everything: whoever starts the server makes the other keys with it.
+        _, secret = keys.create("default", "first key", ALL_SCOPES)
         console.print("  first key, shown this once:", highlight=False)
         console.print(f"export ARROWQUANT_URL={url} ARROWQUANT_API_KEY={secret}", soft_wrap=True)
 

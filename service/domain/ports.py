@@ -248,31 +248,6 @@ class Ledger(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key as stored: only its hash. `id` is the public prefix."""
-
-    id: str
-    tenant: str
-    name: str
-    create_time: datetime
-    revoke_time: datetime | None
-
-
-class KeyRing(Protocol):
-    """API keys."""
-
-    def create(self, tenant: str, name: str) -> tuple[ApiKey, str]:
-        """A new key and its secret text `aq_<id>_<secret>`, which is never shown again."""
-
-    def find(self, text: str) -> ApiKey | None:
-        """The live key this text belongs to; compares in constant time."""
-
-    def list(self, tenant: str | None = None) -> Sequence[ApiKey]: ...
-
-    def revoke(self, key_id: str) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
 class StoredResponse:
     """What was answered to a request with an Idempotency-Key. `status` None: still in flight."""
 
@@ -303,13 +278,11 @@ class Clock(Protocol):
 
 
 __all__ = [
-    "ApiKey",
     "Bell",
     "Clock",
     "EventType",
     "IdempotencyStore",
     "JobQuery",
-    "KeyRing",
     "Ledger",
     "NewJob",
     "ObjectStore",

@@ -1,15 +1,17 @@
-"""Who asks: an API key in `Authorization: Bearer aq_...`, and the tenant it belongs to."""
+"""Who asks: an API key in `Authorization: Bearer aq_...`, and what its scopes allow."""
 
 from __future__ import annotations
 
 from typing import Annotated, Final
 
 from fastapi import Depends, Security
-from fastapi.security import HTTPBearer
+from fastapi.dependencies.models import Dependant
+from fastapi.security import HTTPBearer, SecurityScopes
 from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from service.domain.access import ALL_SCOPES, Principal
 from service.domain.errors import ArrowQuantError
 from service.web.context import Context, context_of
 
@@ -22,40 +24,55 @@ _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
     bearerFormat="aq_<id>_<secret>",
-    description="An API key, made with `python -m service keys create`.",
+    description="An API key, made with `python -m service keys create`. What an operation asks for "
+    "is listed beside it: `jobs:read`, `jobs:write`, `artifacts:read`, `admin` (implies these "
+    "three) or `operator`.",
 )
 
 
-async def authenticate(request: Request) -> str:
-    """The tenant of a request, looked up once. Raises unauthorized."""
-    known = request.scope["state"].get("tenant")
-    if known is not None:
-        return str(known)
+async def authenticate(request: Request) -> Principal:
+    """Who sent a request, looked up once. Raises unauthorized."""
+    known = request.scope["state"].get("principal")
+    if isinstance(known, Principal):
+        return known
     context = context_of(request)
-    tenant = LOCAL_TENANT
+    principal = Principal(LOCAL_TENANT, "local", ALL_SCOPES)
     if context.deps.settings.auth:
-        tenant = await run_in_threadpool(_tenant_of_key, context, request)
-    request.scope["state"]["tenant"] = tenant
-    return tenant
+        principal = await run_in_threadpool(_principal_of_key, context, request)
+    request.scope["state"] |= {"principal": principal, "tenant": principal.tenant}
+    return principal
 
 
-def _tenant_of_key(context: Context, request: Request) -> str:
+def scopes_of(dependant: Dependant) -> frozenset[str]:
+    """All scopes that an operation asks for."""
+    own = frozenset(dependant.own_oauth_scopes or ())
+    return own.union(*(scopes_of(inner) for inner in dependant.dependencies))
+
+
+def _principal_of_key(context: Context, request: Request) -> Principal:
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     text = text.strip()
     if scheme.lower() != "bearer" or not text:
         raise _unauthorized("the request has no API key")
-    # One answer for unknown, revoked and malformed keys: it helps nobody to know which.
+    # One answer for unknown, revoked, expired and malformed keys: it helps nobody to know which.
     key = context.deps.keys.find(text) if len(text) <= MAX_KEY_CHARS else None
     if key is None:
         raise _unauthorized("the API key is not valid")
-    return key.tenant
+    return Principal(key.tenant, f"key:{key.id}", key.scopes)
 
 
-async def _tenant(
+async def _principal(
     request: Request,
+    scopes: SecurityScopes,
     _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> str:
-    return await authenticate(request)
+) -> Principal:
+    principal = await authenticate(request)
+    principal.require(scopes.scopes)
+    return principal
+
+
+async def _tenant(principal: Annotated[Principal, Depends(_principal)]) -> str:
+    return principal.tenant
 
 
 # The tenant of a caller who may do that. `Tenant` asks for a valid key and for no scope.
@@ -67,6 +84,8 @@ ArtifactsRead = Annotated[str, Security(_tenant, scopes=["artifacts:read"])]
 Admin = Annotated[str, Security(_tenant, scopes=["admin"])]
 # Workers, queues and the quotas of every tenant.
 Operator = Annotated[str, Security(_tenant, scopes=["operator"])]
+# Who exactly it is, for the operations of an admin.
+AdminCaller = Annotated[Principal, Security(_principal, scopes=["admin"])]
 
 
 def _unauthorized(detail: str) -> ArrowQuantError:

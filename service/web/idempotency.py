@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from service.domain.errors import ArrowQuantError
 from service.domain.ports import IdempotencyStore, StoredResponse
-from service.web.auth import authenticate
+from service.web.auth import authenticate, scopes_of
 from service.web.context import context_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -49,11 +49,14 @@ class IdempotentRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         """The usual handler, behind the stored answers."""
         handle = super().get_route_handler()
+        scopes = scopes_of(self.dependant)
 
         async def once(request: Request) -> Response:
             key = request.headers.get("idempotency-key")
             if request.method != "POST" or key is None:
                 return await handle(request)
+            # A stored answer is for those only who may ask.
+            (await authenticate(request)).require(scopes)
             return await _once(request, key, handle)
 
         return once
@@ -61,7 +64,7 @@ class IdempotentRoute(APIRoute):
 
 async def _once(request: Request, key: str, handle: Handler) -> Response:
     _check(key)
-    tenant = await authenticate(request)
+    tenant = (await authenticate(request)).tenant
     store: IdempotencyStore = context_of(request).deps.idempotency
     path = request.url.path
     fingerprint = _fingerprint(request, await request.body())

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -39,10 +40,37 @@ def test_keys_are_made_listed_and_revoked(data: None, capsys: pytest.CaptureFixt
     assert run("keys", "list") == 0
     listed = capsys.readouterr().out
     assert listed.split("\t")[:3] == [key_id, "acme", "ci"]
+    assert listed.strip().endswith("\tjobs:read,jobs:write,artifacts:read,admin")
     assert secret not in listed
     assert run("keys", "revoke", key_id) == 0
     assert run("keys", "revoke", key_id) == 1
     assert capsys.readouterr().err.strip() == f"there is no key {key_id}"
+
+
+def test_a_key_is_made_with_scopes_and_an_end_and_rotated(
+    data: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = ("keys", "create", "--tenant", "acme", "--name", "ci")
+    assert run(*make, "--scope", "jobs:read", "--scope", "operator", "--expires", "90d") == 0
+    first = capsys.readouterr().out.strip()
+    assert run("keys", "list") == 0
+    line = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert line[-1] == "jobs:read,operator"
+    made, until = datetime.fromisoformat(line[3]), datetime.fromisoformat(line[4])
+    assert until - made == pytest.approx(timedelta(days=90), abs=timedelta(minutes=1))
+    assert run("keys", "rotate", line[0], "--grace", "1h") == 0
+    second = capsys.readouterr().out.strip()
+    assert second.split("_")[1] == line[0]
+    assert second != first
+    assert run("keys", "rotate", "nobodys") == 1
+    for wrong in (
+        ("--scope", "root"),
+        ("--expires", "soon"),
+        ("--expires", "2001-01-01T00:00:00Z"),
+    ):
+        assert run(*make, *wrong) == 2
+    assert run("keys", "rotate", line[0], "--grace", "31d") == 2
+    assert run("keys", "create", "--tenant", "a/b", "--name", "n") == 2
 
 
 def test_it_does_not_start_open_to_the_network(

@@ -97,9 +97,9 @@ async def test_cancel_and_retry_take_keys_too(
         assert (response.status_code, response.json()["attempt"]) == (202, 2)
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "é".encode()])
-async def test_odd_keys_are_refused(client: httpx.AsyncClient, key: str | bytes) -> None:
-    headers = {b"Idempotency-Key": key if isinstance(key, bytes) else key.encode()}
+@pytest.mark.parametrize("given", ["", "x" * 256, "é"])
+async def test_odd_keys_are_refused(client: httpx.AsyncClient, given: str) -> None:
+    headers = {b"Idempotency-Key": given.encode()}
     response = await client.post("/v1/jobs", json=job_body(), headers=headers)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_spec")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from service.domain.access import ApiKey, Scope
 from service.domain.job import (
     Event,
     EventType,
@@ -20,7 +21,6 @@ from service.domain.job import (
     TensorRow,
     TensorState,
 )
-from service.domain.ports import ApiKey
 
 # These stand in columns of their own; the others make up the JSON of a tensor's row.
 _TENSOR_COLUMNS = ("index", "state", "history")
@@ -104,4 +104,15 @@ def to_piece(row: RowMapping) -> PieceError:
 
 
 def to_key(row: RowMapping) -> ApiKey:
-    return ApiKey(row["id"], row["tenant"], row["name"], row["create_time"], row["revoke_time"])
+    return ApiKey(
+        id=row["id"],
+        tenant=row["tenant"],
+        name=row["name"],
+        # A scope of a newer version means nothing to this one.
+        scopes=frozenset(Scope(scope) for scope in row["scopes"] if scope in set(Scope)),
+        create_time=row["create_time"],
+        expire_time=row["expire_time"],
+        last_use_time=row["last_use_time"],
+        revoke_time=row["revoke_time"],
+        grace_time=row["previous_until"],
+    )

@@ -224,8 +224,15 @@ api_keys = Table(
     Column("tenant", String(128), nullable=False),
     Column("name", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
+    # After a rotation the secret before it works a little longer.
+    Column("previous_sha256", String(64)),
+    Column("previous_until", UtcDateTime),
+    Column("scopes", _json, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
+    Column("expire_time", UtcDateTime),
+    Column("last_use_time", UtcDateTime),
     Column("revoke_time", UtcDateTime),
+    Index(None, "tenant", "id"),
 )
 
 idempotency = Table(
