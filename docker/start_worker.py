@@ -1,4 +1,5 @@
-"""Start a worker in a container: put the image's kernels where Numba looks, then become Celery.
+"""Start a worker in a container: put the image's kernels where Numba looks, then become Celery, or
+a pilot (`python -m workers`) if the first argument is --drain.
 
 The compiled kernels of the image are read-only, and Numba uses no folder that it cannot write to.
 So they are copied (a few MB) to the writable folder on which `workers.kernel_cache` decides, and
@@ -24,10 +25,14 @@ CELERY = (
 )
 
 
+PILOT = ("-m", "workers")
+
+
 def main() -> None:
-    """Prepare, then give this process to Celery, which gets the signals."""
+    """Prepare, then give this process to the worker, which gets the signals."""
     _choose_kernels()
-    command = [sys.executable, *CELERY, *sys.argv[1:]]
+    program = PILOT if sys.argv[1:2] == ["--drain"] else CELERY
+    command = [sys.executable, *program, *sys.argv[1:]]
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 

@@ -7,6 +7,7 @@ a heartbeat and a tile.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,13 +21,26 @@ from service.domain.ports import Ledger
 log = structlog.get_logger(__name__)
 
 
+class Interrupted(Exception):
+    """This process is to end: the unit goes back unfinished, for somebody else."""
+
+
 class Lease:
     """Context manager around the work on one claim."""
 
-    def __init__(self, ledger: Ledger, claim: Claim, period_s: float, patience_s: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        claim: Claim,
+        period_s: float,
+        patience_s: float,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
         """period_s: time between heartbeats; patience_s: how long the ledger may be out of
-        reach before the lease must be taken for lost (less than the lease itself)."""
+        reach before the lease must be taken for lost (less than the lease itself); interrupted:
+        whether the unit is to be given back, though the lease holds."""
         self.claim = claim
+        self._interrupted = interrupted
         self._ledger = ledger
         self._period, self._patience = period_s, patience_s
         self._bytes_done = 0
@@ -54,14 +68,20 @@ class Lease:
         self._bytes_done = 0
 
     def check(self) -> None:
-        """Raises LeaseLost if the work must stop."""
-        if self._lost is not None:
-            raise LeaseLost(self._lost)
+        """Raises LeaseLost if the work must stop, Interrupted if it is to be given back."""
+        self._raise_if_lost()
+        if self._interrupted():
+            raise Interrupted
 
     def confirm(self) -> None:
-        """Ask the ledger now: the last check before something becomes visible."""
-        self.check()
+        """Ask the ledger now: the last check before something becomes visible. What is finished
+        is not given back."""
+        self._raise_if_lost()
         self._ledger.heartbeat(self.claim, self._bytes_done, self._process.memory_info().rss)
+
+    def _raise_if_lost(self) -> None:
+        if self._lost is not None:
+            raise LeaseLost(self._lost)
 
     def _beat(self) -> None:
         silent = 0.0

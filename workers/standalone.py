@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import importlib.util
 import json
-import math
 import os
 import shutil
 import signal
@@ -28,6 +27,7 @@ import structlog
 
 from service.settings import FolderConnection, Settings
 from workers import listening
+from workers.stop import Stop
 
 log = structlog.get_logger(__name__)
 
@@ -175,25 +175,6 @@ def worker_command(settings: Settings) -> list[str]:
         *("--pool", "prefork", "--concurrency", "1", "--without-gossip", "--without-mingle"),
         *("--hostname", f"standalone-{os.getpid()}@%h", "--loglevel", settings.log_level),
     ]
-
-
-class Stop:
-    """Whether a signal has asked to stop. Not an Event: its lock may be held by the very thread
-    that the handler interrupts, which would then wait for itself."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def ask(self, *_: object) -> None:
-        """The signal handler."""
-        self._asked = True
-
-    def wait(self, seconds: float = math.inf) -> bool:
-        """Until asked, or for so long; whether it was asked."""
-        end = time.monotonic() + seconds
-        while not self._asked and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, 0.1))
-        return self._asked
 
 
 def serve(settings: Settings, started: Callable[[Settings, Broker], None]) -> None:

@@ -24,7 +24,7 @@ from service.domain.job import Claim, UnitKind, Worker
 from service.domain.profiles import PROFILES
 from service.wiring import Deps
 from workers.job import JobContext, PlanCache
-from workers.lease import Lease
+from workers.lease import Interrupted, Lease
 from workers.steps import cleanup, plan, publish, quantize
 
 log = structlog.get_logger(__name__)
@@ -44,10 +44,14 @@ def this_worker() -> Worker:
 
 
 class Workshop:
-    """One process's place of work."""
+    """One process's place of work.
 
-    def __init__(self, deps: Deps) -> None:
+    interrupted  whether even the unit in hand is to be given back, asked between tiles
+    """
+
+    def __init__(self, deps: Deps, interrupted: Callable[[], bool] = lambda: False) -> None:
         self._deps = deps
+        self._interrupted = interrupted
         self._worker = this_worker()
         self._plans = PlanCache()
 
@@ -55,10 +59,15 @@ class Workshop:
         """Free what processes of this host left behind when they were killed."""
         return self._deps.ledger.release_dead(self._worker.host, psutil.pids())
 
-    def run(self, job_id: str | None = None, stop: Callable[[], bool] = lambda: False) -> int:
-        """Work until nothing is claimable; how many units were taken."""
+    def run(
+        self,
+        job_id: str | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        most: int | None = None,
+    ) -> int:
+        """Work until nothing is claimable, or `most` units were taken; how many were."""
         taken = 0
-        while not stop():
+        while taken != most and not stop():
             claim = self._deps.ledger.claim(self._worker, job_id)
             if claim is None:
                 break
@@ -79,6 +88,8 @@ class Workshop:
                 log.info("unit_done", seconds=round(time.monotonic() - started, 3))
             except LeaseLost as error:
                 log.info("lease_lost", reason=str(error))
+            except Interrupted:
+                self._give_back(claim)
             except ArrowQuantError as error:
                 self._failed(claim, error)
             except MemoryError:
@@ -90,7 +101,8 @@ class Workshop:
     def _do(self, claim: Claim) -> None:
         ledger, settings = self._deps.ledger, self._deps.settings
         context = JobContext.of(claim, self._deps.stores)
-        with Lease(ledger, claim, settings.heartbeat_s, settings.lease_s / 2) as lease:
+        patience = settings.lease_s / 2
+        with Lease(ledger, claim, settings.heartbeat_s, patience, self._interrupted) as lease:
             _check_engine(claim)
             match claim.kind:
                 case UnitKind.PLAN:
@@ -112,6 +124,16 @@ class Workshop:
             context.request.limits.max_memory_bytes or profile,
         )
         return min((limit for limit in limits if limit is not None), default=None)
+
+    def _give_back(self, claim: Claim) -> None:
+        """Let somebody else have the unit at once. If that cannot be said, the lease runs out."""
+        try:
+            self._deps.ledger.release(claim, 0)
+            log.info("unit_given_back")
+        except LeaseLost as error:
+            log.info("lease_lost", reason=str(error))
+        except ArrowQuantError as error:
+            log.error("outcome_not_written", error=str(error))
 
     def _failed(self, claim: Claim, error: ArrowQuantError) -> None:
         """Try again later, or fail the job. If even that cannot be written, the lease runs out."""

@@ -168,6 +168,25 @@ def test_a_worker_starts_with_the_image_s_kernels(
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "module"), [([], "celery"), (["-l", "info"], "celery"), (["--drain"], "workers")]
+)
+def test_a_container_becomes_a_worker_or_a_pilot(
+    image: Path,
+    start_worker: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    module: str,
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(start_worker.os, "execv", lambda _, command: became.append(command))
+    monkeypatch.setattr(start_worker.sys, "argv", ["start_worker.py", *words])
+    start_worker.main()
+    [command] = became
+    assert command[1:3] == ["-m", module]
+    assert command[len(command) - len(words) :] == words
+
+
 def test_kernels_that_are_there_stay_and_half_a_copy_is_completed(
     image: Path, start_worker: ModuleType, tmp_path: Path
 ) -> None:
