@@ -44,6 +44,8 @@ CODES: dict[str, Code] = {
         Code("name_in_use", Fault.USER),
         Code("idempotency_key_reused", Fault.USER),
         Code("idempotency_in_flight", Fault.USER, retryable=True),
+        Code("webhook_disabled", Fault.USER),
+        Code("webhook_limit", Fault.LIMIT),
         Code("payload_too_large", Fault.USER),
         Code("unsupported_media_type", Fault.USER),
         Code("connection_not_found", Fault.USER),

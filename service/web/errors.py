@@ -42,6 +42,8 @@ TABLE: Final[dict[str, Shown]] = {
     "name_in_use": Shown(409, "The name is taken"),
     "idempotency_key_reused": Shown(422, "The Idempotency-Key was used for another request"),
     "idempotency_in_flight": Shown(409, "The first request with this key is still running"),
+    "webhook_disabled": Shown(409, "The webhook endpoint is disabled"),
+    "webhook_limit": Shown(409, "There are too many webhook endpoints"),
     "payload_too_large": Shown(413, "The request body is too large"),
     "unsupported_media_type": Shown(415, "The request body must be JSON"),
     "connection_not_found": Shown(404, "No such connection"),

@@ -15,6 +15,7 @@ from service.adapters.sql import make_engine, migrate
 from service.adapters.sql.tables import metadata
 from service.domain.ports import ObjectStore
 from service.settings import S3Connection
+from tests.contracts.hooks import Hooks
 from tests.contracts.ledgers import Bench, HandClock
 from tests.servers import S3Server
 
@@ -98,3 +99,8 @@ def folder(tmp_path: Path) -> FolderStore:
 def store(request: pytest.FixtureRequest) -> ObjectStore:
     found: ObjectStore = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def hooks(engine: Engine, clock: HandClock) -> Hooks:
+    return Hooks(engine, clock)

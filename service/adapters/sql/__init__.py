@@ -4,11 +4,15 @@ from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.idempotency import SqlIdempotencyStore
 from service.adapters.sql.keys import SqlKeyRing
 from service.adapters.sql.ledger import SqlLedger
+from service.adapters.sql.outbox import SqlOutbox
+from service.adapters.sql.webhooks import SqlWebhooks
 
 __all__ = [
     "SqlIdempotencyStore",
     "SqlKeyRing",
     "SqlLedger",
+    "SqlOutbox",
+    "SqlWebhooks",
     "make_engine",
     "migrate",
 ]

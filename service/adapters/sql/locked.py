@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, Update, insert, select, update
 
 from service.adapters.sql.engine import Database
+from service.adapters.sql.outbox import announce
 from service.adapters.sql.records import to_job
 from service.adapters.sql.tables import UnitState, events, jobs, units
 from service.domain.errors import ArrowQuantError, LeaseLost
@@ -28,6 +29,7 @@ from service.domain.job import (
     UnitKind,
 )
 from service.domain.ports import Clock
+from service.domain.webhooks import OF_STATE, HookEvent, shown_job
 
 # Job states in which a holder of a unit may write.
 WORKING: dict[UnitKind, frozenset[JobState]] = {
@@ -49,6 +51,7 @@ class LockedJob:
         self._state_before = row["state"]
         self._changes: dict[str, Any] = {}
         self._events: list[dict[str, Any]] = []
+        self._news: list[tuple[HookEvent, int, dict[str, Any]]] = []
 
     def __getitem__(self, column: str) -> Any:
         return self._row[column]
@@ -82,6 +85,8 @@ class LockedJob:
             values["end_time"] = self.now
         self.set(state=state.value, phase=phase.value if phase else None, **values)
         self._emit_state()
+        if (event := OF_STATE.get(state)) is not None:
+            self._news.append((event, self["event_seq"], shown_job(self._row)))
         if state in TERMINAL:
             self.emit(EventType.DONE, {"state": state.value, "attempt": self["attempt"]})
 
@@ -116,7 +121,24 @@ class LockedJob:
             self._row["update_time"] = self.now
         if self._events:
             self.connection.execute(insert(events), self._events)
-        self._state_before, self._changes, self._events = self._row["state"], {}, []
+        for event, seq, data in self._news:
+            self._tell(event, seq, data)
+        self._state_before, self._changes = self._row["state"], {}
+        self._events, self._news = [], []
+
+    def _tell(self, event: HookEvent, seq: int, data: dict[str, Any]) -> None:
+        """A message to each endpoint, in the same transaction as the change it tells of."""
+        notify = self["request"].get("notify") or ()
+        announce(
+            self.connection,
+            self["tenant"],
+            event,
+            subject=self.id,
+            origin=f"{self.id}:{seq}",
+            data=data,
+            now=self.now,
+            notify=[notify] if isinstance(notify, dict) else notify,
+        )
 
     def record(self) -> JobRecord:
         self.save()
