@@ -25,6 +25,7 @@ from service.domain.job import (
     UnitPlan,
     Worker,
 )
+from service.domain.ordering import NEWEST_FIRST, After, By
 
 
 class Upload(Protocol):
@@ -116,16 +117,18 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """A page of jobs, newest first. `before` is the id the page ends before."""
+    """A page of jobs, newest first unless `order` says otherwise, from `after` on. A job must have
+    all of `labels`."""
 
     tenant: str
     states: tuple[JobState, ...] = ()
     name: str | None = None
-    label: tuple[str, str] | None = None
+    labels: tuple[tuple[str, str], ...] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
     batch_id: str | None = None
-    before: str | None = None
+    order: tuple[By, ...] = NEWEST_FIRST
+    after: After | None = None
     limit: int = 50
 
 

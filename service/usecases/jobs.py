@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from service.domain.job import Event, JobRecord, JobState, TensorRow, TensorState
-from service.domain.ports import Bell, JobQuery, Ledger
-from service.usecases.paging import page_position, page_size, page_token
+from service.domain.ordering import After, By
+from service.domain.ports import Bell, Clock, JobQuery, Ledger
+from service.usecases.paging import page_after, page_position, page_size, page_token
 from service.usecases.submit import Accepted, ring
 
 
@@ -18,7 +19,7 @@ class JobFilter:
 
     states: tuple[JobState, ...] = ()
     name: str | None = None
-    label: tuple[str, str] | None = None
+    labels: tuple[tuple[str, str], ...] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
     batch_id: str | None = None
@@ -28,7 +29,7 @@ class JobFilter:
         return {
             "states": sorted(self.states),
             "name": self.name,
-            "label": self.label,
+            "labels": sorted(self.labels),
             "created_after": self.created_after,
             "created_before": self.created_before,
             "batch_id": self.batch_id,
@@ -36,26 +37,37 @@ class JobFilter:
 
 
 def list_jobs(
-    ledger: Ledger, tenant: str, wanted: JobFilter, size: int | None, token: str | None
+    ledger: Ledger,
+    clock: Clock,
+    tenant: str,
+    wanted: JobFilter,
+    order: tuple[By, ...],
+    size: int | None,
+    token: str | None,
 ) -> tuple[list[JobRecord], str | None]:
-    """A page of jobs, newest first, and the token of the next one."""
-    filters = {"tenant": tenant, **wanted.as_dict()}
+    """A page of jobs and the token of the next one. Jobs that arrive, start or end between two
+    pages neither shift the pages nor come twice."""
+    filters = {"tenant": tenant, **wanted.as_dict(), "order": [str(by) for by in order]}
     limit = page_size(size)
+    after = page_after(token, filters, order) if token else None
+    as_of = after.as_of if after else clock.now()
     query = JobQuery(
         tenant=tenant,
         states=wanted.states,
         name=wanted.name,
-        label=wanted.label,
+        labels=wanted.labels,
         created_after=wanted.created_after,
         created_before=wanted.created_before,
         batch_id=wanted.batch_id,
-        before=page_position(token, filters, str) if token else None,
+        order=order,
+        after=after,
         limit=limit + 1,
     )
     found = ledger.list_jobs(query)
     if len(found) <= limit:
         return found, None
-    return found[:limit], page_token(found[limit - 1].id, filters)
+    last = After.row(order, found[limit - 1], as_of)
+    return found[:limit], page_token(last.as_list(), filters)
 
 
 def cancel(ledger: Ledger, bell: Bell, job_id: str, tenant: str) -> Accepted:

@@ -64,6 +64,11 @@ async def test_filters(client: httpx.AsyncClient, submit: Submit, worker: MiniWo
     assert await ids("label=team:blue") == [second]
     assert await ids("label=a:x:y") == [first]
     assert await ids("label=team:green") == []
+    assert await ids("label=team:red&label=a:x:y") == [first]
+    assert await ids("label=team:red&label=a:z") == []
+    assert await ids("order_by=name") == [first, second, third]
+    assert await ids("order_by=name+desc,+create_time") == [second, third, first]
+    assert await ids("order_by=end_time") == [second, first, third]
     middle = (await client.get(f"/v1/jobs/{second}")).json()["create_time"]
     assert await ids(f"created_after={quote('2020-01-01T00:00:00+02:00')}") == [
         third,
@@ -84,6 +89,7 @@ async def test_page_tokens_are_bound_to_the_request(
     for path in [
         f"/v1/jobs?page_token={token}",
         f"/v1/jobs?name=m&page_token={token}",
+        f"/v1/jobs?name=n&order_by=name&page_token={token}",
         f"/v1/jobs/{job}/tensors?page_token={token}",
         "/v1/jobs?page_token=%20",
         "/v1/jobs?page_token=!",
@@ -99,7 +105,9 @@ async def test_page_tokens_are_bound_to_the_request(
     [
         ("page_size=0", "page_size"),
         ("state=DONE", "state.0"),
-        ("label=nocolon", "label"),
+        ("label=nocolon", "label.0"),
+        ("order_by=size", "order_by"),
+        ("order_by=name+down", "order_by"),
         ("created_after=yesterday", "created_after"),
         ("created_after=2020-01-01T00:00:00", "created_after"),
         ("name=%00", "name"),

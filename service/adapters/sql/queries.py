@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
+from service.adapters.sql.lists import page_of
 from service.adapters.sql.locked import Verbs, not_found
 from service.adapters.sql.records import to_event, to_job, to_part, to_tensor
-from service.adapters.sql.tables import UnitState, events, jobs, labels, tensors, units
+from service.adapters.sql.tables import UnitState, events, jobs, tensors, units
 from service.domain.job import Event, JobRecord, PartRow, TensorRow, UnitKind
 from service.domain.ports import JobQuery
 
@@ -29,7 +29,7 @@ class Queries(Verbs):
 
     def list_jobs(self, query: JobQuery) -> list[JobRecord]:
         with self._db.read() as connection:
-            rows = connection.execute(_page(query)).mappings().all()
+            rows = connection.execute(page_of(query, self._clock.now())).mappings().all()
         return [to_job(row) for row in rows]
 
     def events(self, job_id: str, after: int, limit: int) -> list[Event]:
@@ -81,25 +81,3 @@ class Queries(Verbs):
     def check(self) -> None:
         with self._db.read() as connection:
             connection.execute(select(jobs.c.id).limit(1))
-
-
-def _page(query: JobQuery) -> Select[Any]:
-    found = select(jobs).where(jobs.c.tenant == query.tenant)
-    if query.states:
-        found = found.where(jobs.c.state.in_([state.value for state in query.states]))
-    if query.name is not None:
-        found = found.where(jobs.c.name == query.name)
-    if query.created_after is not None:
-        found = found.where(jobs.c.create_time > query.created_after)
-    if query.created_before is not None:
-        found = found.where(jobs.c.create_time < query.created_before)
-    if query.batch_id is not None:
-        found = found.where(jobs.c.batch_id == query.batch_id)
-    if query.before is not None:
-        found = found.where(jobs.c.id < query.before)
-    if query.label is not None:
-        key, value = query.label
-        labelled = select(labels.c.job_id).where(labels.c.key == key, labels.c.value == value)
-        found = found.where(jobs.c.id.in_(labelled))
-    # Identifiers sort by time of creation.
-    return found.order_by(jobs.c.id.desc()).limit(query.limit)

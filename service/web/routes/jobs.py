@@ -12,6 +12,7 @@ from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from service.domain.job import JobRecord, JobState
+from service.domain.ordering import parse_order
 from service.domain.spec import JobRequest
 from service.usecases import jobs, submit
 from service.usecases.jobs import JobFilter
@@ -20,7 +21,7 @@ from service.web.auth import JobsRead, JobsWrite
 from service.web.context import Shared
 from service.web.follow import MAX_WAIT_S, job_after
 from service.web.idempotency import Documented, IdempotentRoute
-from service.web.routes.parameters import JobId, PageSize, PageToken
+from service.web.routes.parameters import JobId, LabelFilter, OrderBy, PageSize, PageToken
 from service.web.routes.plans import EXAMPLE, SOURCE_FAILURES
 from service.web.schemas import JobOut, JobPage
 
@@ -84,8 +85,10 @@ def list_jobs(
         str | None, Query(max_length=128, pattern=r"^[^\x00]*$", description="The exact name.")
     ] = None,
     label: Annotated[
-        str | None,
-        Query(max_length=320, pattern=r"^[^:\x00]+:[^\x00]*$", description="`key:value`."),
+        list[LabelFilter] | None,
+        Query(
+            max_length=16, description="`key:value`. May be repeated: jobs with all these labels."
+        ),
     ] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339.")] = None,
     created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339.")] = None,
@@ -93,20 +96,25 @@ def list_jobs(
         str | None,
         Query(max_length=64, pattern=r"^[^\x00]*$", description="Jobs that this batch submitted."),
     ] = None,
+    order_by: OrderBy = None,
     page_size: PageSize = None,
     page_token: PageToken = None,
 ) -> Response:
-    """Your jobs, newest first. Jobs created while you page do not shift what you get."""
-    key, _, value = (label or "").partition(":")
+    """Your jobs, newest first unless `order_by` says otherwise. Jobs that arrive, start or end
+    while you page do not shift what you get."""
+    pairs = (text.partition(":") for text in label or ())
     wanted = JobFilter(
         states=tuple(dict.fromkeys(state or ())),
         name=name,
-        label=(key, value) if label else None,
+        labels=tuple(dict.fromkeys((key, value) for key, _, value in pairs)),
         created_after=created_after and created_after.astimezone(UTC),
         created_before=created_before and created_before.astimezone(UTC),
         batch_id=batch_id,
     )
-    found, token = jobs.list_jobs(shared.deps.ledger, tenant, wanted, page_size, page_token)
+    deps, order = shared.deps, parse_order(order_by)
+    found, token = jobs.list_jobs(
+        deps.ledger, deps.clock, tenant, wanted, order, page_size, page_token
+    )
     return json_answer(JobPage(jobs=[JobOut.of(job) for job in found], next_page_token=token))
 
 

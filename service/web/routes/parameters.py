@@ -6,8 +6,11 @@ import re
 from typing import Annotated, Final
 
 from fastapi import Depends, Path, Query
+from pydantic import AfterValidator, StringConstraints
 
 from service.domain.errors import ArrowQuantError
+from service.domain.ordering import parse_order
+from service.usecases.paging import MAX_TOKEN_CHARS
 
 _JOB_ID: Final = re.compile(r"job_[0-9a-z]{1,40}")
 
@@ -31,6 +34,26 @@ PageSize = Annotated[
 PageToken = Annotated[
     str | None,
     Query(
-        description="`next_page_token` of the page before, with the same filters.", max_length=512
+        description="`next_page_token` of the page before, with the same filters.",
+        max_length=MAX_TOKEN_CHARS,
     ),
+]
+LabelFilter = Annotated[str, StringConstraints(max_length=320, pattern=r"^[^:\x00]+:[^\x00]*$")]
+
+
+def _is_an_order(text: str | None) -> str | None:
+    parse_order(text)
+    return text
+
+
+OrderBy = Annotated[
+    str | None,
+    Query(
+        max_length=128,
+        description="Fields separated by commas, each with `asc` (the default) or `desc` after it: "
+        "`create_time`, `start_time`, `end_time`, `name`, `priority`. What has not started or "
+        "ended comes after what has.",
+        examples=["priority desc, create_time"],
+    ),
+    AfterValidator(_is_an_order),
 ]
