@@ -12,7 +12,7 @@ TORCH_STAMP := $(TORCH_VENV)/.stamp
 
 LOCKED := requirements.lock pyproject.toml client/pyproject.toml scripts/setup.sh
 TYPED := service workers kernels client/arrowquant tests/conftest.py tests/processes.py tests/servers.py \
-         benchmarks scripts/demo.py scripts/demonstration tests/demo docker
+         benchmarks scripts/demo.py scripts/demonstration scripts/client_code tests/demo docker
 
 .PHONY: help
 help: ## List the targets
@@ -74,6 +74,10 @@ report: setup ## Write docs/benchmark-report.md and its charts from the raw resu
 openapi: setup ## Write openapi.yaml from the application
 	$(BIN)/python -m service openapi > openapi.yaml.new
 	mv openapi.yaml.new openapi.yaml
+
+.PHONY: client
+client: setup ## Write the client's operations and types from openapi.yaml
+	$(BIN)/python -m scripts.client_code
 
 .PHONY: lock
 lock: setup ## Resolve the lock files again (LOCK_ARGS=--upgrade for newer versions)

@@ -81,7 +81,7 @@ def quantize_through_s3(model: Path, folder: Path) -> dict[str, Any]:
                 done = client.wait(job["id"], timeout=1800)
             seconds = time.monotonic() - began
             peak = max(_peak_rss(child) for child in worker.pool())
-    return _result("s3", done["summary"], peak, seconds)
+    return _result("s3", done["summary"] or {}, peak, seconds)
 
 
 def run(context: Context) -> Result:

@@ -8,7 +8,8 @@
     client = arrowquant.Client("https://quant.example", key="...")
     job = client.submit({...})
 
-Importing this package loads neither NumPy nor Arrow; the first use does.
+`arrowquant.AsyncClient` is the same for programs with an event loop; `arrowquant.http.types` names
+what both take and give. Importing this package loads neither NumPy nor Arrow; the first use does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from arrowquant.errors import ApiError, ArrowQuantError, ArtifactError, JobFaile
 if TYPE_CHECKING:
     from arrowquant.artifact.findings import Verification
     from arrowquant.artifact.reader import Artifact, QuantizedTensor
+    from arrowquant.http.async_client import AsyncClient
     from arrowquant.http.client import Client
 
 __version__ = "0.1.0"
@@ -30,6 +32,7 @@ __all__ = [
     "ArrowQuantError",
     "Artifact",
     "ArtifactError",
+    "AsyncClient",
     "Client",
     "JobFailed",
     "QuantizedTensor",
@@ -44,6 +47,7 @@ _LAZY = {
     "Artifact": "arrowquant.artifact.reader",
     "QuantizedTensor": "arrowquant.artifact.reader",
     "Verification": "arrowquant.artifact.findings",
+    "AsyncClient": "arrowquant.http.async_client",
     "Client": "arrowquant.http.client",
 }
 

@@ -97,6 +97,38 @@ class ApiError(ArrowQuantError):
         }
 
 
+class InvalidRequest(ApiError):
+    """The request is wrong: `errors` names the fields."""
+
+
+class Unauthorized(ApiError):
+    """There is no valid key."""
+
+
+class Forbidden(ApiError):
+    """The key may not do that."""
+
+
+class NotFound(ApiError):
+    """There is no such thing, or it is somebody else's."""
+
+
+class Conflict(ApiError):
+    """It does not fit the state that things are in."""
+
+
+class TooManyRequests(ApiError):
+    """A quota is used up; `retry_after` says for how long."""
+
+
+class ServerFailed(ApiError):
+    """The server, or something it needs, is not well."""
+
+
+class Unreachable(ApiError):
+    """No answer came: whether the request was carried out is not known."""
+
+
 class JobFailed(ArrowQuantError):
     """A job that was waited for ended in another state than SUCCEEDED; `job` is its last form."""
 

@@ -252,7 +252,9 @@ def test_events_do_not_depend_on_the_cut(cuts: list[int], end: str) -> None:
     for cut in cuts:
         pieces.append(stream[:cut])
         stream = stream[cut:]
-    found = [m for m in sse.messages([*pieces, stream]) if not m.comment]
+    parser = sse.Parser()
+    messages = [m for piece in [*pieces, stream] for m in parser.feed(piece)]
+    found = [m for m in messages if not m.comment]
     assert found == [
         sse.Message("4", "tensor", '{\n"a":"\u2028"}'),
         sse.Message("4", "message", "x"),

@@ -19,6 +19,7 @@ from rich.progress import (
 from arrowquant.cli import render
 from arrowquant.http.client import Client
 from arrowquant.http.follow import TERMINAL
+from arrowquant.http.types import Job
 
 LINE_EVERY_S = 10.0
 
@@ -38,7 +39,7 @@ def bar(console: Console) -> Progress:
     )
 
 
-def watch(client: Client, job_id: str, *, as_json: bool = False) -> dict[str, Any]:
+def watch(client: Client, job_id: str, *, as_json: bool = False) -> Job:
     """Follow a job to its end; its last form. With `as_json` every event is one line of JSON."""
     job = client.get(job_id)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -189,14 +190,14 @@ def _connect(url: str, key: str) -> Client:
     return Client(url, key, retries=2)
 
 
-def _show(job: dict[str, Any], as_json: bool) -> None:
+def _show(job: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         render.as_json(job)
     else:
         render.stdout().print(render.job(job))
 
 
-def _end(job: dict[str, Any], as_json: bool) -> None:
+def _end(job: Mapping[str, Any], as_json: bool) -> None:
     _show(job, as_json)
     if job.get("state") != "SUCCEEDED":
         raise JobFailed(job)

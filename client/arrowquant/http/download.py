@@ -1,26 +1,29 @@
-"""Fetching the files of an artifact: in parallel, resumable, checked by SHA-256."""
+"""Fetching the files of an artifact: resumable, checked by SHA-256, the manifest last."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import httpx
 
 from arrowquant.errors import ApiError, ArrowQuantError
-from arrowquant.http.transport import Transport, worth_retrying
+from arrowquant.http import errors
+from arrowquant.http.calls import READ, Call, Open, Script, Sleep, Work, at
+from arrowquant.http.core import Core, worth_retrying
 
 PARALLEL: Final = 4
+LAST: Final = "manifest.json"
 _CHUNK: Final = 2**20
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
-_LAST: Final = "manifest.json"
+_TIMEOUT: Final = httpx.Timeout(30.0, read=60.0)
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
-Progress = Callable[[int], None]  #: called with bytes since the last call; negative on a restart
+Progress = Callable[[int], object]  #: called with bytes since the last call; negative on a restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +36,32 @@ class Download:
     sha256: str
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], path: str) -> Download:
+    def of(cls, job_id: str, row: Mapping[str, Any]) -> Download:
         """From the server's list. A name that could leave the folder is refused."""
         name, nbytes, sha256 = row.get("name"), row.get("bytes"), row.get("sha256")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ApiError("invalid_response", f"the file name {name!r:.80} is not a plain name")
         if not isinstance(nbytes, int) or not isinstance(sha256, str):
             raise ApiError("invalid_response", "bytes or sha256 is missing", where={"file": name})
+        path = at("/v1/jobs/{}/artifacts/{}/download", job_id, name)
         return cls(name, path, nbytes, sha256.lower())
 
 
-def fetch_all(
-    transport: Transport, files: list[Download], folder: Path, progress: Progress
-) -> None:
-    """Fetch every file; the manifest last."""
+def in_order(
+    job_id: str, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[Download], list[Download]]:
+    """The files that may be fetched side by side, and those that come after all of them."""
+    files = [Download.of(job_id, row) for row in rows]
     if not files:
         raise ApiError("not_found", "the job has no artifact")
+    return [f for f in files if f.name != LAST], [f for f in files if f.name == LAST]
+
+
+def fetch(core: Core, file: Download, folder: Path, progress: Progress) -> Script[None]:
+    """Fetch a file into a folder, going on where an earlier run stopped."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        first = [file for file in files if file.name != _LAST]
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            tasks = [pool.submit(_fetch, transport, f, folder, progress) for f in first]
-            try:
-                for task in tasks:
-                    task.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        for file in files:
-            if file.name == _LAST:
-                _fetch(transport, file, folder, progress)
+        yield Work(lambda: folder.mkdir(parents=True, exist_ok=True))
+        yield from _File(core, file, folder, progress).whole()
     except OSError as error:
         raise ArrowQuantError(
             "output_failed",
@@ -72,86 +71,100 @@ def fetch_all(
         ) from None
 
 
-def _fetch(transport: Transport, file: Download, folder: Path, progress: Progress) -> None:
-    target, partial = folder / file.name, folder / f".{file.name}.partial"
-    if _is_there(target, file):
-        progress(file.nbytes)
-        return
-    counted = 0
+class _File:
+    """A file that is being fetched."""
 
-    def count(size: int) -> None:
-        nonlocal counted
-        counted += size
-        progress(size)
+    def __init__(self, core: Core, file: Download, folder: Path, progress: Progress) -> None:
+        self.core, self.file, self.progress = core, file, progress
+        self.target = folder / file.name
+        self.partial = folder / f".{file.name}.partial"
+        self.counted = 0
 
-    failures, damaged = 0, False
-    while True:
-        before = partial.stat().st_size if partial.exists() else 0
-        try:
-            found = _continue(transport, file, partial, count)
-        except ApiError as error:
-            after = partial.stat().st_size if partial.exists() else 0
-            failures = 0 if after > before else failures + 1
-            if not worth_retrying(error) or failures > transport.retries:
-                raise
-            count(-counted)
-            transport.pause(failures, error)
-            continue
-        if found == file.sha256:
-            partial.replace(target)
+    def whole(self) -> Script[None]:
+        """Until it is there with the right digest."""
+        if (yield Work(self._is_there)):
+            self._count(self.file.nbytes)
             return
-        partial.unlink(missing_ok=True)
-        if damaged:
-            raise ApiError(
-                "digest_mismatch",
-                f"the SHA-256 of what arrived is {found}, announced was {file.sha256}",
-                "The stored artifact is damaged, or something on the way alters it.",
-                {"file": file.name},
-            )
-        # What was left from an earlier run may have been another file: once more, from the start.
-        damaged = True
-        count(-counted)
+        failures, damaged = 0, False
+        while True:
+            before = self._have()
+            try:
+                found = yield from self._rest()
+            except ApiError as error:
+                failures = 1 if self._have() > before else failures + 1
+                if not worth_retrying(error) or failures > self.core.policy.retries:
+                    raise
+                self._count(-self.counted)
+                yield Sleep(self.core.policy.wait(failures, error))
+                continue
+            if found == self.file.sha256:
+                self.partial.replace(self.target)
+                return
+            self.partial.unlink(missing_ok=True)
+            if damaged:
+                raise ApiError(
+                    "digest_mismatch",
+                    f"the SHA-256 of what arrived is {found}, announced was {self.file.sha256}",
+                    "The stored artifact is damaged, or something on the way alters it.",
+                    {"file": self.file.name},
+                )
+            # What an earlier run left may have been another file: once more, from the start.
+            damaged = True
+            self._count(-self.counted)
 
-
-def _continue(transport: Transport, file: Download, partial: Path, count: Progress) -> str:
-    """Fetch what is missing of a partial file; the SHA-256 of all of it."""
-    have = partial.stat().st_size if partial.exists() else 0
-    if have > file.nbytes:
-        partial.unlink()
-        have = 0
-    digest = _digest(partial) if have else hashlib.sha256()
-    count(have)
-    if have == file.nbytes and have:
-        return digest.hexdigest()
-    headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    timeout = httpx.Timeout(30.0, read=60.0)
-    with transport.stream(file.path, headers=headers, timeout=timeout, follow=True) as response:
+    def _rest(self) -> Script[str]:
+        """Fetch what is missing of the partial file; the SHA-256 of all of it."""
+        have = self._have()
+        if have > self.file.nbytes:
+            self.partial.unlink()
+            have = 0
+        digest = (yield Work(lambda: _digest(self.partial))) if have else hashlib.sha256()
+        self._count(have)
+        if have == self.file.nbytes and have:
+            return str(digest.hexdigest())
+        headers = _HEADERS | ({"Range": f"bytes={have}-"} if have else {})
+        call = Call[None]("GET", self.file.path, headers=headers, answer="text")
+        response = yield Open(self.core.request(call, _TIMEOUT, follow_redirects=True))
+        if not response.is_success:
+            raise errors.from_response(response)
         resumed = response.status_code == 206
-        if resumed and not response.headers.get("content-range", "").startswith(f"bytes {have}-"):
+        if resumed and not _begins_at(response, have):
             raise ApiError("invalid_response", "not the range that was asked for")
-        if not resumed and have:
-            count(-have)
+        if not resumed:
+            self._count(-have)
             have, digest = 0, hashlib.sha256()
-        with partial.open("ab" if resumed else "wb") as stream:
-            for chunk in response.iter_bytes():
-                have += len(chunk)
-                if have > file.nbytes:
-                    raise ApiError("invalid_response", "more bytes than announced")
-                stream.write(chunk)
-                digest.update(chunk)
-                count(len(chunk))
-    if have < file.nbytes:
-        raise ApiError(
-            "server_unreachable", f"the connection ended {file.nbytes - have} bytes early"
-        )
-    return digest.hexdigest()
+        with self.partial.open("ab" if resumed else "wb") as stream:
+            have = yield from self._pour(stream, have, digest)
+        if have < self.file.nbytes:
+            lost = self.file.nbytes - have
+            raise ApiError("server_unreachable", f"the connection ended {lost} bytes early")
+        return str(digest.hexdigest())
+
+    def _pour(self, stream: BinaryIO, have: int, digest: Any) -> Script[int]:
+        """Write what comes; how many bytes of the file are there then."""
+        while piece := (yield READ):
+            have += len(piece)
+            if have > self.file.nbytes:
+                raise ApiError("invalid_response", "more bytes than announced")
+            stream.write(piece)
+            digest.update(piece)
+            self._count(len(piece))
+        return have
+
+    def _have(self) -> int:
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def _is_there(self) -> bool:
+        same_size = self.target.is_file() and self.target.stat().st_size == self.file.nbytes
+        return same_size and bool(_digest(self.target).hexdigest() == self.file.sha256)
+
+    def _count(self, size: int) -> None:
+        self.counted += size
+        self.progress(size)
 
 
-def _is_there(path: Path, file: Download) -> bool:
-    same_size = path.is_file() and path.stat().st_size == file.nbytes
-    return same_size and bool(_digest(path).hexdigest() == file.sha256)
+def _begins_at(response: httpx.Response, start: int) -> bool:
+    return bool(response.headers.get("content-range", "").startswith(f"bytes {start}-"))
 
 
 def _digest(path: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,42 +22,46 @@ class Message:
     comment: bool = False
 
 
-def messages(chunks: Iterable[bytes]) -> Iterator[Message]:
-    """Events in a stream of bytes. An unfinished one at the end is dropped, as the standard says."""
-    last_id, event, data = "", "", list[str]()
-    for raw in _lines(chunks):
-        line = raw.decode("utf-8", "replace")
-        if not line:
-            if data:
-                yield Message(last_id, event or "message", "\n".join(data))
-            event, data = "", []
-            continue
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if not name:
-            yield Message(comment=True)
-        elif name == "data":
-            data.append(value)
-        elif name == "event":
-            event = value
-        elif name == "id" and "\0" not in value:
-            last_id = value
+class Parser:
+    """Events in a stream of bytes, however it is cut. An unfinished one at the end is dropped, as
+    the standard says."""
 
+    def __init__(self) -> None:
+        self._rest, self._after_cr = b"", False
+        self._last_id, self._event, self._data = "", "", list[str]()
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines ended by CR, LF or CRLF only: JSON may hold other signs that text readers split at."""
-    rest, after_cr = b"", False
-    for received in chunks:
-        chunk = received
-        if after_cr and chunk.startswith(b"\n"):
+    def feed(self, received: bytes) -> Iterator[Message]:
+        """The messages that these bytes complete."""
+        for raw in self._lines(received):
+            line = raw.decode("utf-8", "replace")
+            if not line:
+                if self._data:
+                    yield Message(self._last_id, self._event or "message", "\n".join(self._data))
+                self._event, self._data = "", []
+                continue
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if not name:
+                yield Message(comment=True)
+            elif name == "data":
+                self._data.append(value)
+            elif name == "event":
+                self._event = value
+            elif name == "id" and "\0" not in value:
+                self._last_id = value
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """Lines ended by CR, LF or CRLF only: JSON may hold other signs that readers split at."""
+        if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
         if not chunk:
-            continue
-        after_cr = chunk.endswith(b"\r")
-        *complete, rest = (rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
+            return []
+        self._after_cr = chunk.endswith(b"\r")
+        whole = (self._rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *complete, self._rest = whole.split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
             raise ApiError("invalid_response", f"an event of more than {MAX_LINE_BYTES} bytes")
-        yield from complete
+        return complete
 
 
 def as_event(message: Message) -> dict[str, Any]:

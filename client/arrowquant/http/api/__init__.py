@@ -1,0 +1,29 @@
+"""Every operation of the API as a method.
+
+Made from openapi.yaml by `make client`; not to be edited.
+"""
+
+from __future__ import annotations
+
+from arrowquant.http.api.artifacts import ArtifactsApi, AsyncArtifactsApi
+from arrowquant.http.api.jobs import AsyncJobsApi, JobsApi
+from arrowquant.http.api.plans import AsyncPlansApi, PlansApi
+from arrowquant.http.api.system import AsyncSystemApi, SystemApi
+
+
+class Api(
+    ArtifactsApi,
+    JobsApi,
+    PlansApi,
+    SystemApi,
+):
+    """Every operation."""
+
+
+class AsyncApi(
+    AsyncArtifactsApi,
+    AsyncJobsApi,
+    AsyncPlansApi,
+    AsyncSystemApi,
+):
+    """Every operation, to be awaited."""

@@ -1,0 +1,59 @@
+"""Operations of `system`, blocking and not.
+
+Made from openapi.yaml by `make client`; not to be edited.
+"""
+
+from __future__ import annotations
+
+from arrowquant.http.aio import AsyncShell
+from arrowquant.http.calls import Call
+from arrowquant.http.sync import SyncShell
+from arrowquant.http.types import ConnectionList, Health, Ready, Schemes, Version
+
+
+class SystemApi(SyncShell):
+    """The operations of `system`."""
+
+    def healthz(self) -> Health:
+        """Is the process up."""
+        return self._send(Call[Health]("GET", "/healthz"))
+
+    def readyz(self) -> Ready:
+        """Can requests be served."""
+        return self._send(Call[Ready]("GET", "/readyz"))
+
+    def get_version(self) -> Version:
+        """Get the version."""
+        return self._send(Call[Version]("GET", "/version"))
+
+    def list_connections(self) -> ConnectionList:
+        """List the connections."""
+        return self._send(Call[ConnectionList]("GET", "/v1/connections"))
+
+    def get_schemes(self) -> Schemes:
+        """Get what can be asked for."""
+        return self._send(Call[Schemes]("GET", "/v1/schemes"))
+
+
+class AsyncSystemApi(AsyncShell):
+    """The operations of `system`, to be awaited."""
+
+    async def healthz(self) -> Health:
+        """Is the process up."""
+        return await self._send(Call[Health]("GET", "/healthz"))
+
+    async def readyz(self) -> Ready:
+        """Can requests be served."""
+        return await self._send(Call[Ready]("GET", "/readyz"))
+
+    async def get_version(self) -> Version:
+        """Get the version."""
+        return await self._send(Call[Version]("GET", "/version"))
+
+    async def list_connections(self) -> ConnectionList:
+        """List the connections."""
+        return await self._send(Call[ConnectionList]("GET", "/v1/connections"))
+
+    async def get_schemes(self) -> Schemes:
+        """Get what can be asked for."""
+        return await self._send(Call[Schemes]("GET", "/v1/schemes"))

@@ -1,0 +1,151 @@
+"""Types of jobs.
+
+Made from openapi.yaml by `make client`; not to be edited.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
+
+from arrowquant.http.types.shared import Limits, Output, Recipe, Source
+
+EventType: TypeAlias = Literal["state", "progress", "tensor", "warning", "artifact", "done"]
+
+
+JobState: TypeAlias = Literal[
+    "QUEUED", "RUNNING", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"
+]
+
+
+Phase: TypeAlias = Literal["PLANNING", "QUANTIZING", "VERIFYING", "PUBLISHING"]
+
+
+TensorState: TypeAlias = Literal["PENDING", "DONE", "KEPT", "FALLBACK", "TIED"]
+
+
+class Event(TypedDict):
+    """One line of a job's history. `seq` counts from 1 without gaps."""
+
+    seq: int
+    type: EventType
+    time: str
+    data: dict[str, Any]
+
+
+class EventPage(TypedDict):
+    """Events, oldest first. Ask again with `after=next_after`."""
+
+    events: list[Event]
+    next_after: int
+
+
+class JobError(TypedDict):
+    """Why a job failed: a stable code, whose fault it is, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+    fault: str
+    retryable: bool
+    where: dict[str, Any]
+
+
+class Job(TypedDict):
+    """A job. `request` is the body as accepted, `resolved` the recipe with every default
+    filled in and, once planned, the pinned source objects. `summary` is there once it
+    SUCCEEDED.
+    """
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    state: JobState
+    phase: Phase | None
+    attempt: int
+    priority: str
+    request: dict[str, Any]
+    resolved: dict[str, Any]
+    progress: Progress
+    error: JobError | None
+    warnings: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    create_time: str
+    start_time: str | None
+    end_time: str | None
+    update_time: str
+    links: Links
+
+
+class JobPage(TypedDict):
+    """Jobs, newest first. With a `next_page_token` there are more."""
+
+    jobs: list[Job]
+    next_page_token: str | None
+
+
+class JobRequest(TypedDict):
+    """The body of `POST /v1/jobs`."""
+
+    source: Source
+    recipe: NotRequired[Recipe]
+    name: NotRequired[str]
+    labels: NotRequired[dict[str, Any]]
+    output: Output
+    limits: NotRequired[Limits]
+    priority: NotRequired[Literal["low", "normal", "high"]]
+
+
+class Links(TypedDict):
+    """Paths of what belongs to the job."""
+
+    self: str
+    events: str
+    tensors: str
+    report: str
+    artifacts: str
+
+
+class Progress(TypedDict):
+    """Progress by bytes of the source. `percent` is 100 only once the artifact is published."""
+
+    percent: float
+    bytes_total: int
+    bytes_done: int
+    bytes_written: int
+    tensors_total: int
+    tensors_done: int
+    tensors_kept: int
+    tensors_fallback: int
+    units_total: int
+    units_done: int
+    bytes_per_s: float | None
+    eta_s: float | None
+
+
+class Tensor(TypedDict):
+    """The ledger's row of one tensor. `bits` 0 is stored raw; `reason` says why it is stored
+    so.
+    """
+
+    index: int
+    name: str
+    state: TensorState
+    dtype: str
+    shape: list[int]
+    role: str
+    codec: str
+    bits: int
+    group_size: int
+    reason: str
+    source_bytes: int
+    stored_bytes: int
+    metrics: dict[str, float | None] | None
+    history: list[dict[str, Any]]
+    tied_to: str | None
+
+
+class TensorPage(TypedDict):
+    """Tensors in the order of the source."""
+
+    tensors: list[Tensor]
+    next_page_token: str | None

@@ -1,0 +1,105 @@
+"""Types of plans.
+
+Made from openapi.yaml by `make client`; not to be edited.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+from arrowquant.http.types.shared import Limits, Output, Recipe, Role, Rule, Source
+
+
+class Gate(TypedDict):
+    """The least quality a quantized tensor must have."""
+
+    enabled: bool
+    min_sqnr_db: float
+    min_cosine: float
+
+
+class PlanBody(TypedDict):
+    """What a plan needs: the source and the recipe.
+
+    The other fields of a job are accepted too and change nothing, so that one and the same
+    body can be planned first and submitted then.
+    """
+
+    source: Source
+    recipe: NotRequired[Recipe]
+    name: NotRequired[str]
+    labels: NotRequired[dict[str, Any]]
+    output: NotRequired[Output | None]
+    limits: NotRequired[Limits]
+    priority: NotRequired[Literal["low", "normal", "high"]]
+
+
+class Plan(TypedDict):
+    """A plan: what a job with this body would do, from the headers of the source alone."""
+
+    totals: PlanTotals
+    counts: dict[str, int]
+    recipe: ResolvedRecipe
+    source: list[SourceObject]
+    tensors: list[PlannedTensor]
+    warnings: list[Warned]
+
+
+class PlanTotals(TypedDict):
+    """Sizes in bytes. `artifact_bytes` counts everything that will be stored."""
+
+    parameters: int
+    source_bytes: int
+    payload_bytes: int
+    parts_bytes: int
+    artifact_bytes: int
+    bits_per_weight: float
+    units: int
+
+
+class PlannedTensor(TypedDict):
+    """What becomes of one tensor and why. `tied_to` is only there for action `tie`."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    role: Role
+    action: str
+    codec: str
+    bits: int
+    group_size: int
+    reason: str
+    source_bytes: int
+    stored_bytes: int
+    tied_to: NotRequired[str | None]
+
+
+class ResolvedRecipe(TypedDict):
+    """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor)."""
+
+    profile: Literal["edge", "local", "cloud"]
+    bits: Literal[2, 3, 4, 8]
+    method: Literal["lsq", "minmax"]
+    granularity: Literal["group", "row", "tensor"]
+    group_size: int
+    symmetric: bool
+    unbias: float
+    rules: list[Rule]
+    gate: Gate
+    ladder: list[int]
+    role_floors: dict[str, Literal[2, 3, 4, 8]]
+
+
+class SourceObject(TypedDict):
+    """An object of the source, pinned by its entity tag."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Warned(TypedDict):
+    """Something to know before submitting."""
+
+    code: str
+    message: str

@@ -1,0 +1,87 @@
+"""Types of several resources.
+
+Made from openapi.yaml by `make client`; not to be edited.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypeAlias, TypedDict
+
+Role: TypeAlias = Literal[
+    "linear",
+    "conv",
+    "embedding",
+    "position_embedding",
+    "time_embedder",
+    "patch_embedder",
+    "adaln",
+    "final_layer",
+    "norm",
+    "bias",
+    "other",
+]
+
+
+class Fallback(TypedDict):
+    """The per-tensor quality gate and the ladder of widths tried when it is missed.
+
+    A tensor whose SQNR or cosine is below the gate is quantized again at the next width of
+    2, 4, 8 and, failing that, kept raw. `enabled: false` records the errors without acting
+    on them.
+    """
+
+    enabled: NotRequired[bool]
+    min_sqnr_db: NotRequired[float | None]
+    min_cosine: NotRequired[float | None]
+
+
+class Limits(TypedDict):
+    """Bounds on the work itself; they never change a byte of the result."""
+
+    threads: NotRequired[int | None]
+    max_memory_bytes: NotRequired[int | None]
+    max_runtime_s: NotRequired[int | None]
+
+
+class Output(TypedDict):
+    """Where the artifact goes, and what to do when one is there already."""
+
+    connection: str
+    prefix: NotRequired[str]
+    if_exists: NotRequired[Literal["fail", "replace"]]
+
+
+class Recipe(TypedDict):
+    """How to quantize. What is left out comes from the profile."""
+
+    profile: NotRequired[Literal["edge", "local", "cloud"]]
+    bits: NotRequired[Literal[2, 3, 4, 8] | None]
+    method: NotRequired[Literal["lsq", "minmax"]]
+    granularity: NotRequired[Literal["group", "row", "tensor"]]
+    group_size: NotRequired[Literal[32, 64, 128, 256] | None]
+    symmetric: NotRequired[bool]
+    unbias: NotRequired[float]
+    rules: NotRequired[list[Rule]]
+    fallback: NotRequired[Fallback]
+
+
+class Rule(TypedDict):
+    """What to do with the tensors whose full name matches; the first matching rule wins.
+
+    `match` is a glob (`blocks.*.attn.*`), or a regular expression after `re:` that must
+    match the whole name. Either `action: keep`, or the quantization fields to override.
+    """
+
+    match: str
+    action: NotRequired[Literal["keep", "quantize"]]
+    bits: NotRequired[Literal[2, 3, 4, 8] | None]
+    group_size: NotRequired[Literal[32, 64, 128, 256] | None]
+    method: NotRequired[Literal["lsq", "minmax"] | None]
+    symmetric: NotRequired[bool | None]
+
+
+class Source(TypedDict):
+    """Where the weights are: a folder of safetensors, or one `.safetensors` object."""
+
+    connection: str
+    prefix: NotRequired[str]

@@ -1,0 +1,83 @@
+"""Types of system.
+
+Made from openapi.yaml by `make client`; not to be edited.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Check(TypedDict):
+    """One part that the service needs. `error` is a code of the list in the documentation."""
+
+    name: str
+    status: str
+    error: str | None
+    latency_ms: float
+
+
+class ConnectionList(TypedDict):
+    """The connections that `source` and `output` may name."""
+
+    connections: list[Connection]
+
+
+class Connection(TypedDict):
+    """A named place. Its address and its credentials stay with the administrator."""
+
+    name: str
+    kind: str
+
+
+class GateOut(TypedDict):
+    """The least quality of one tensor at a width."""
+
+    min_sqnr_db: float
+    min_cosine: float
+
+
+class Health(TypedDict):
+    """The process runs."""
+
+    status: str
+
+
+class Profile(TypedDict):
+    """The defaults of one profile."""
+
+    bits: int
+    group_size: int
+    max_memory_bytes: int | None
+    size_limit_bytes: int
+
+
+class Ready(TypedDict):
+    """`ready`, `degraded` (the broker is away: jobs are accepted and start a little later) or
+    `unavailable` (the database is away: nothing can be answered).
+    """
+
+    status: str
+    checks: list[Check]
+
+
+class Schemes(TypedDict):
+    """What this build can do."""
+
+    profiles: dict[str, Profile]
+    bits: list[int]
+    group_sizes: list[int]
+    methods: list[str]
+    granularities: list[str]
+    ladder: list[int]
+    gates: dict[str, GateOut]
+    role_floors: dict[str, int]
+    source_dtypes: list[str]
+    recipe_schema: dict[str, Any]
+
+
+class Version(TypedDict):
+    """The version of the service and of its API."""
+
+    version: str
+    api: str
