@@ -59,6 +59,7 @@ class Job(TypedDict):
     id: str
     name: str
     labels: dict[str, str]
+    batch_id: str | None
     state: JobState
     phase: Phase | None
     attempt: int
