@@ -23,6 +23,21 @@ def json_answer(
     return Response(data, status, headers, JSON)
 
 
+class SecretAnswer(Response):
+    """A JSON response with a secret in it, and the same without: what an `Idempotency-Key` keeps
+    and a replay answers. No secret is ever stored, wherever the answer may be."""
+
+    def __init__(
+        self,
+        body: BaseModel,
+        kept: BaseModel,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(body.model_dump_json().encode(), status, headers, JSON)
+        self.kept = kept.model_dump_json().encode()
+
+
 def failures(*codes: str, always: tuple[str, ...] = ALWAYS) -> dict[int | str, dict[str, Any]]:
     """The error responses of an operation for its OpenAPI description, by status."""
     by_status: dict[int, list[str]] = {}

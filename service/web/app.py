@@ -14,7 +14,7 @@ from service.usecases.sweeper import Sweeper
 from service.web import errors, openapi
 from service.web.context import Context
 from service.web.middleware import BodyCap, Envelope
-from service.web.routes import artifacts, events, jobs, plans, system, tensors
+from service.web.routes import api_keys, artifacts, events, jobs, plans, system, tensors
 from service.web.watch import Watch
 from service.wiring import Deps, wire
 
@@ -46,7 +46,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         # A redirect to another spelling of a path would drop the body of a POST in some clients.
         redirect_slashes=False,
     )
-    for routes in (plans, jobs, events, tensors, artifacts, system):
+    for routes in (plans, jobs, events, tensors, artifacts, api_keys, system):
         app.include_router(routes.router)
     errors.install(app)
     # The last one added is the outermost.

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from service.domain.errors import ArrowQuantError
 from service.domain.ports import IdempotencyStore, StoredResponse
+from service.web.answers import SecretAnswer
 from service.web.auth import authenticate, scopes_of
 from service.web.context import context_of
 
@@ -78,7 +79,7 @@ async def _once(request: Request, key: str, handle: Handler) -> Response:
         await run_in_threadpool(store.forget, tenant, path, key)
         raise
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-    body = bytes(response.body)
+    body = response.kept if isinstance(response, SecretAnswer) else bytes(response.body)
     await run_in_threadpool(store.finish, tenant, path, key, response.status_code, headers, body)
     return response
 

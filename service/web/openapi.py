@@ -25,6 +25,7 @@ TAGS: Final = [
     {"name": "plans", "description": "What a job would do, before it is one."},
     {"name": "jobs", "description": "Create, follow, cancel and retry jobs."},
     {"name": "artifacts", "description": "The files and the report of a job that succeeded."},
+    {"name": "api_keys", "description": "The keys of your tenant."},
     {"name": "system", "description": "What the service is and whether it is well."},
 ]
 

@@ -5,6 +5,7 @@ Made from openapi.yaml by `make client`; not to be edited.
 
 from __future__ import annotations
 
+from arrowquant.http.api.api_keys import ApiKeysApi, AsyncApiKeysApi
 from arrowquant.http.api.artifacts import ArtifactsApi, AsyncArtifactsApi
 from arrowquant.http.api.jobs import AsyncJobsApi, JobsApi
 from arrowquant.http.api.plans import AsyncPlansApi, PlansApi
@@ -12,6 +13,7 @@ from arrowquant.http.api.system import AsyncSystemApi, SystemApi
 
 
 class Api(
+    ApiKeysApi,
     ArtifactsApi,
     JobsApi,
     PlansApi,
@@ -21,6 +23,7 @@ class Api(
 
 
 class AsyncApi(
+    AsyncApiKeysApi,
     AsyncArtifactsApi,
     AsyncJobsApi,
     AsyncPlansApi,

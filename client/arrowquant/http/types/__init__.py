@@ -5,6 +5,14 @@ Made from openapi.yaml by `make client`; not to be edited.
 
 from __future__ import annotations
 
+from arrowquant.http.types.api_keys import (
+    ApiKey,
+    ApiKeyPage,
+    ApiKeyRequest,
+    RotateRequest,
+    Scope,
+    SecretApiKey,
+)
 from arrowquant.http.types.artifacts import Artifact, ArtifactList
 from arrowquant.http.types.jobs import (
     Event,
@@ -46,6 +54,9 @@ from arrowquant.http.types.system import (
 )
 
 __all__ = [
+    "ApiKey",
+    "ApiKeyPage",
+    "ApiKeyRequest",
     "Artifact",
     "ArtifactList",
     "Check",
@@ -77,8 +88,11 @@ __all__ = [
     "Recipe",
     "ResolvedRecipe",
     "Role",
+    "RotateRequest",
     "Rule",
     "Schemes",
+    "Scope",
+    "SecretApiKey",
     "Source",
     "SourceObject",
     "Tensor",
