@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -171,9 +172,9 @@ def test_an_environment_without_kernels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API's image has neither Numba nor Arrow."""
-    find = program.importlib.util.find_spec
+    find = importlib.util.find_spec
     hide: Callable[[str], object] = lambda name: None if name == "numba" else find(name)  # noqa: E731
-    monkeypatch.setattr(program.importlib.util, "find_spec", hide)
+    monkeypatch.setattr(importlib.util, "find_spec", hide)
     with pytest.raises(InvalidSettings, match="not a worker's: numba cannot be imported"):
         program._check_environment(Settings.load(data_dir=tmp_path))
 
