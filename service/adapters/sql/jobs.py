@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import Table, insert
 from sqlalchemy.exc import IntegrityError
 
 from service.adapters.sql.life import UNTRIED, count_units, free_cleanup, hold_units
 from service.adapters.sql.locked import Verbs
-from service.adapters.sql.tables import UnitState, jobs, labels, units
+from service.adapters.sql.tables import UnitState, events, jobs, labels, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import EventType, JobRecord, JobState, UnitKind
 from service.domain.ports import NewJob
@@ -21,43 +22,12 @@ class JobVerbs(Verbs):
     """Changes that a caller asks for."""
 
     def create_job(self, job: NewJob) -> JobRecord:
-        now = self._clock.now()
-        values: dict[str, Any] = {
-            "id": job.id,
-            "tenant": job.tenant,
-            "name": job.name,
-            "labels": job.labels,
-            "priority": job.priority,
-            "state": JobState.QUEUED.value,
-            "attempt": 1,
-            "request": job.request,
-            "resolved": job.resolved,
-            "output": _place(job.request),
-            "planned": False,
-            "warnings": [],
-            "max_runtime_s": job.max_runtime_s,
-            "batch_id": job.batch_id,
-            "create_time": now,
-            "update_time": now,
-        }
-        with _one_writer(values["output"]), self._db.write() as connection:
-            connection.execute(insert(jobs).values(**values))
-            if job.labels:
-                pairs = [{"job_id": job.id, "key": k, "value": v} for k, v in job.labels.items()]
-                connection.execute(insert(labels), pairs)
-            # The single units are there from the start, so that they are only ever updated.
-            connection.execute(
-                insert(units),
-                [
-                    _single_unit(job, UnitKind.PLAN, UnitState.FREE),
-                    _single_unit(job, UnitKind.PUBLISH, UnitState.HELD),
-                    _single_unit(job, UnitKind.CLEANUP, UnitState.HELD),
-                ],
-            )
-            locked = self._lock(connection, job.id)
-            data = {"state": JobState.QUEUED.value, "phase": None, "attempt": 1}
-            locked.emit(EventType.STATE, data)
-            return locked.record()
+        rows = job_rows(job, self._clock.now())
+        with _one_writer(place_of(job.request)), self._db.write() as connection:
+            for table, some in rows.items():
+                if some:
+                    connection.execute(insert(table), some)
+            return self._lock(connection, job.id).record()
 
     def cancel_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
         with self._open(job_id, tenant) as job:
@@ -110,7 +80,44 @@ class JobVerbs(Verbs):
             return job.record()
 
 
-def _place(request: dict[str, Any]) -> str | None:
+def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
+    """All rows of a new job, by table, in the order in which they can be inserted."""
+    values: dict[str, Any] = {
+        "id": job.id,
+        "tenant": job.tenant,
+        "name": job.name,
+        "labels": job.labels,
+        "priority": job.priority,
+        "state": JobState.QUEUED.value,
+        "attempt": 1,
+        "request": job.request,
+        "resolved": job.resolved,
+        "output": place_of(job.request),
+        "planned": False,
+        "warnings": [],
+        "max_runtime_s": job.max_runtime_s,
+        "batch_id": job.batch_id,
+        "create_time": now,
+        "update_time": now,
+        "event_seq": 1,
+    }
+    first = {"job_id": job.id, "seq": 1, "type": EventType.STATE.value, "time": now}
+    return {
+        jobs: [values],
+        labels: [{"job_id": job.id, "key": k, "value": v} for k, v in job.labels.items()],
+        # The single units are there from the start, so that they are only ever updated.
+        units: [
+            _single_unit(job, UnitKind.PLAN, UnitState.FREE),
+            _single_unit(job, UnitKind.PUBLISH, UnitState.HELD),
+            _single_unit(job, UnitKind.CLEANUP, UnitState.HELD),
+        ],
+        events: [
+            first | {"data": {"state": JobState.QUEUED.value, "phase": None, "attempt": 1}},
+        ],
+    }
+
+
+def place_of(request: dict[str, Any]) -> str | None:
     """The output as one text, the same for all jobs that write there."""
     output = request.get("output")
     return f"{output['connection']}:{output.get('prefix', '')}" if output else None
