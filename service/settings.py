@@ -26,9 +26,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from service.domain.egress import EgressPolicy
 from service.domain.location import clean_prefix
 
 PREFIX = "ARROWQUANT_"
@@ -156,6 +157,7 @@ class Settings(BaseSettings):
     max_memory_bytes: ByteSize | None = None
     max_body_bytes: ByteSize = ByteSize(2**20)
     presign_s: int = Field(900, ge=1, le=7 * 86400)
+    egress_allow: Annotated[tuple[str, ...], NoDecode] = ()
 
     @field_validator("data_dir", "connections_file")
     @classmethod
@@ -175,6 +177,17 @@ class Settings(BaseSettings):
         raise ValueError(
             "write postgresql://user:password@host/database or sqlite:////path/file.db"
         )
+
+    @field_validator("egress_allow", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return _words(value)
+
+    @field_validator("egress_allow")
+    @classmethod
+    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        EgressPolicy.of(value)
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -252,6 +265,13 @@ def _describe(error: ValidationError) -> str:
         name = ".".join([PREFIX + where[0].upper(), *where[1:]]) + ": " if where else ""
         lines.append(name + item["msg"].removeprefix("Value error, "))
     return "\n".join(lines)
+
+
+def _words(value: Any) -> Any:
+    """A list as a variable holds it: separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(word for part in value.split(",") if (word := part.strip()))
 
 
 def is_loopback(host: str) -> bool:

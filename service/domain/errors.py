@@ -50,6 +50,7 @@ CODES: dict[str, Code] = {
         Code("unsupported_media_type", Fault.USER),
         Code("connection_not_found", Fault.USER),
         Code("location_not_allowed", Fault.USER),
+        Code("endpoint_not_allowed", Fault.USER),
         Code("source_not_found", Fault.USER),
         Code("source_access_denied", Fault.USER),
         Code("source_changed", Fault.USER),

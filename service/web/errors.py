@@ -48,6 +48,7 @@ TABLE: Final[dict[str, Shown]] = {
     "unsupported_media_type": Shown(415, "The request body must be JSON"),
     "connection_not_found": Shown(404, "No such connection"),
     "location_not_allowed": Shown(403, "The location is not allowed"),
+    "endpoint_not_allowed": Shown(422, "The service may not connect there"),
     "source_not_found": Shown(404, "The source does not exist"),
     "source_access_denied": Shown(403, "The source may not be read"),
     "source_changed": Shown(409, "The source changed"),
