@@ -150,6 +150,9 @@ class Settings(BaseSettings):
     auth: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
+    # Where metrics are served without a key; on no port unless one is given.
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(None, ge=1, le=65535)
     lease_s: float = Field(15.0, gt=0, le=3600)
     heartbeat_s: float = Field(1.0, gt=0, le=600)
     max_attempts: int = Field(25, ge=1, le=1000)

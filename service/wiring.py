@@ -9,8 +9,10 @@ from service.adapters.celery_bell import CeleryBell
 from service.adapters.objects.connections import ConfiguredStores
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
+from service.adapters.sql.figures import SqlFigures
 from service.adapters.system_clock import SystemClock
 from service.domain.access import KeyRing
+from service.domain.figures import FigureSource
 from service.domain.ports import (
     Bell,
     Clock,
@@ -35,6 +37,7 @@ class Deps:
     stores: ObjectStores
     bell: Bell
     clock: Clock
+    figures: FigureSource
     cleanups: tuple[Callable[[], None], ...] = ()
 
     def close(self) -> None:
@@ -60,5 +63,6 @@ def wire(settings: Settings) -> Deps:
         stores=ConfiguredStores(settings.connections),
         bell=bell,
         clock=clock,
+        figures=SqlFigures(engine, clock, settings.lease_s),
         cleanups=(engine.dispose, bell.close),
     )

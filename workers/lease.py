@@ -7,6 +7,7 @@ a heartbeat and a tile.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -35,14 +36,17 @@ class Lease:
         period_s: float,
         patience_s: float,
         interrupted: Callable[[], bool] = lambda: False,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
         """period_s: time between heartbeats; patience_s: how long the ledger may be out of
         reach before the lease must be taken for lost (less than the lease itself); interrupted:
-        whether the unit is to be given back, though the lease holds."""
+        whether the unit is to be given back, though the lease holds; progress: called whenever the
+        work has come to its next step."""
         self.claim = claim
         self._interrupted = interrupted
         self._ledger = ledger
         self._period, self._patience = period_s, patience_s
+        self._progress = progress
         self._bytes_done = 0
         self._lost: str | None = None
         self._stop = threading.Event()
@@ -69,6 +73,7 @@ class Lease:
 
     def check(self) -> None:
         """Raises LeaseLost if the work must stop, Interrupted if it is to be given back."""
+        self._progress()
         self._raise_if_lost()
         if self._interrupted():
             raise Interrupted
@@ -84,17 +89,18 @@ class Lease:
             raise LeaseLost(self._lost)
 
     def _beat(self) -> None:
-        silent = 0.0
+        heard = time.monotonic()
         while not self._stop.wait(self._period):
             try:
                 rss = self._process.memory_info().rss
                 self._ledger.heartbeat(self.claim, self._bytes_done, rss)
-                silent = 0.0
+                heard = time.monotonic()
             except LeaseLost as error:
                 self._lost = str(error) or "the lease was taken"
                 return
             except ArrowQuantError as error:
-                silent += self._period
+                # By the clock: an attempt that hangs takes longer than a period.
+                silent = round(time.monotonic() - heard, 1)
                 log.warning("heartbeat_failed", error=str(error), silent_s=silent)
                 if silent > self._patience:
                     self._lost = "the ledger could not be reached to renew the lease"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
+from service.adapters.sql.figures import SqlFigures
 from service.adapters.system_clock import SystemClock
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
@@ -161,6 +162,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         stores=stores,
         bell=NoBell(),
         clock=clock,
+        figures=SqlFigures(engine, clock, settings.lease_s),
         cleanups=(engine.dispose,),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from kernels import ErrorSums
@@ -18,10 +18,11 @@ from service.domain.plan import Plan
 from service.domain.ports import ObjectStore
 from service.domain.profiles import Action
 from service.domain.treatment import TensorPlan
-from service.domain.units import Unit, tiles_of, whole
+from service.domain.units import Tile, Unit, tiles_of, whole
 from workers.artifact.part import PartWriter, WrittenPart
 from workers.artifact.schema import StoredTile
 from workers.memory import Budget
+from workers.stages import clock
 from workers.stages.encode import Range, encode_tile, keep_tile, tile_range
 from workers.stages.fetch import FetchedTile, Prefetcher
 
@@ -52,6 +53,7 @@ class Work:
     store: ObjectStore
     budget: Budget
     threads: int
+    stages: clock.Stages = field(default_factory=clock.Stages)
 
 
 def run_pass(work: Work, writer: PartWriter, checkpoint: Callable[[int], None]) -> Pass:
@@ -66,7 +68,7 @@ def run_pass(work: Work, writer: PartWriter, checkpoint: Callable[[int], None]) 
     }
     sums: dict[int, TensorSums] = {}
     fetcher = _prefetch(work, [work.tensors[t.tensor] for t in work.plan.tiles(work.unit)])
-    written = _Writing(writer, fetcher)
+    written = _Writing(writer, fetcher, work.stages)
     try:
         for fetched in fetcher:
             tensor = work.tensors[fetched.tile.tensor]
@@ -87,25 +89,27 @@ def run_pass(work: Work, writer: PartWriter, checkpoint: Callable[[int], None]) 
 def _one_tile(
     work: Work, tensor: TensorPlan, fetched: FetchedTile, value_range: Range | None
 ) -> tuple[StoredTile, ErrorSums]:
-    if tensor.treatment.action is Action.KEEP:
-        return keep_tile(fetched.data), ErrorSums()
-    matrix = fetched.matrix(tensor)
-    return encode_tile(tensor, fetched.tile, matrix, value_range, work.threads)
+    with work.stages.measure(clock.ENCODE, fetched.data.nbytes):
+        if tensor.treatment.action is Action.KEEP:
+            return keep_tile(fetched.data), ErrorSums()
+        matrix = fetched.matrix(tensor)
+        return encode_tile(tensor, fetched.tile, matrix, value_range, work.threads)
 
 
 def _prefetch(work: Work, tensors: list[TensorPlan]) -> Prefetcher:
     tiles = zip(tensors, work.plan.tiles(work.unit), strict=True)
-    return Prefetcher(
-        work.store, work.plan.catalog, tiles, work.budget.buffers, work.budget.buffer_bytes
-    )
+    return _reading(work, tiles)
+
+
+def _reading(work: Work, tiles: Iterable[tuple[TensorPlan, Tile]]) -> Prefetcher:
+    catalog, budget = work.plan.catalog, work.budget
+    return Prefetcher(work.store, catalog, tiles, budget.buffers, budget.buffer_bytes, work.stages)
 
 
 def _tensor_range(work: Work, tensor: TensorPlan, checkpoint: Callable[[int], None]) -> Range:
     """One scale for the whole tensor needs its whole range first, also what other units hold."""
     tiles = [(tensor, tile) for tile in tiles_of(tensor, whole(tensor))]
-    fetcher = Prefetcher(
-        work.store, work.plan.catalog, tiles, work.budget.buffers, work.budget.buffer_bytes
-    )
+    fetcher = _reading(work, tiles)
     low, high = float("inf"), float("-inf")
     try:
         for fetched in fetcher:
@@ -121,8 +125,8 @@ def _tensor_range(work: Work, tensor: TensorPlan, checkpoint: Callable[[int], No
 class _Writing:
     """The write thread: one tile waits while one is being written."""
 
-    def __init__(self, writer: PartWriter, fetcher: Prefetcher) -> None:
-        self._writer, self._fetcher = writer, fetcher
+    def __init__(self, writer: PartWriter, fetcher: Prefetcher, stages: clock.Stages) -> None:
+        self._writer, self._fetcher, self._stages = writer, fetcher, stages
         self._todo: queue.Queue[tuple[TensorPlan, FetchedTile, StoredTile] | None] = queue.Queue(1)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
@@ -152,7 +156,8 @@ class _Writing:
             tensor, fetched, stored = item
             try:
                 if self._error is None:
-                    self._writer.write(tensor, fetched.tile, stored)
+                    with self._stages.measure(clock.WRITE, fetched.data.nbytes):
+                        self._writer.write(tensor, fetched.tile, stored)
             except BaseException as error:  # noqa: BLE001 - raised again by the caller
                 self._error = error
             finally:

@@ -6,6 +6,7 @@ in the child, when it opens its workshop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from service.settings import Settings
 from workers import drain
 
 if TYPE_CHECKING:
+    from workers.lookout import Lookout
     from workers.workshop import Workshop
 
 log = structlog.get_logger(__name__)
@@ -27,9 +29,23 @@ log = structlog.get_logger(__name__)
 def workshop() -> Workshop:
     """This process's workshop."""
     from service.wiring import wire
+    from workers import pulse
     from workers.workshop import Workshop
 
-    return Workshop(wire(Settings.load()))
+    return Workshop(wire(Settings.load()), progress=pulse.of_pool_process().busy)
+
+
+@cache
+def lookout() -> Lookout:
+    """This process's own look for work."""
+    from workers import pulse
+    from workers.lookout import Lookout
+
+    return Lookout(_work, pulse.of_pool_process())
+
+
+def _work(stop: Callable[[], bool]) -> None:
+    workshop().run(stop=lambda: stop() or drain.asked())
 
 
 def open_workshop() -> None:
@@ -41,12 +57,18 @@ def open_workshop() -> None:
     except ArrowQuantError as error:
         # The database is down: the bell will ring again when it is back.
         log.warning("workshop_waits", error=str(error))
+    lookout().start()
+
+
+def close_workshop() -> None:
+    """In a pool process that ends: finish the unit in hand."""
+    lookout().stop()
 
 
 @shared_task(name=RING_TASK)
 def work() -> None:
     """Answer the bell: work until nothing is left to claim."""
     try:
-        workshop().run(stop=drain.asked)
+        lookout().answer(stop=drain.asked)
     except ArrowQuantError as error:
         log.warning("ledger_unreachable", error=str(error))  # the bell rings again when it is back

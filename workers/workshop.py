@@ -23,6 +23,7 @@ from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import Claim, UnitKind, Worker
 from service.domain.profiles import PROFILES
 from service.wiring import Deps
+from workers import counters
 from workers.job import JobContext, PlanCache
 from workers.lease import Interrupted, Lease
 from workers.steps import cleanup, plan, publish, quantize
@@ -47,13 +48,20 @@ class Workshop:
     """One process's place of work.
 
     interrupted  whether even the unit in hand is to be given back, asked between tiles
+    progress     called with every step of work (workers.pulse)
     """
 
-    def __init__(self, deps: Deps, interrupted: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        interrupted: Callable[[], bool] = lambda: False,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self._deps = deps
         self._interrupted = interrupted
         self._worker = this_worker()
         self._plans = PlanCache()
+        self._progress = progress
 
     def release_dead(self) -> int:
         """Free what processes of this host left behind when they were killed."""
@@ -82,27 +90,38 @@ class Workshop:
         bound = {"job_id": claim.job_id, "unit": f"{claim.kind.value}:{claim.seq}"}
         with structlog.contextvars.bound_contextvars(**bound):
             started = time.monotonic()
+            self._progress()
             log.info("unit_claimed", fence=claim.fence, attempt=claim.attempt)
             try:
                 self._do(claim)
+                outcome = "done"
                 log.info("unit_done", seconds=round(time.monotonic() - started, 3))
             except LeaseLost as error:
+                outcome = "lost"
                 log.info("lease_lost", reason=str(error))
             except Interrupted:
+                outcome = "given_back"
                 self._give_back(claim)
             except ArrowQuantError as error:
+                outcome = error.code
                 self._failed(claim, error)
             except MemoryError:
+                outcome = "out_of_memory"
                 self._failed(claim, _out_of_memory())
             except Exception as error:
+                outcome = "internal"
                 log.exception("unit_crashed")
                 self._failed(claim, _internal(error))
+            counters.units.labels(claim.kind.value, outcome).inc()
 
     def _do(self, claim: Claim) -> None:
         ledger, settings = self._deps.ledger, self._deps.settings
         context = JobContext.of(claim, self._deps.stores)
         patience = settings.lease_s / 2
-        with Lease(ledger, claim, settings.heartbeat_s, patience, self._interrupted) as lease:
+        lease = Lease(
+            ledger, claim, settings.heartbeat_s, patience, self._interrupted, self._progress
+        )
+        with lease:
             _check_engine(claim)
             match claim.kind:
                 case UnitKind.PLAN:

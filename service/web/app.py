@@ -13,14 +13,26 @@ from service.usecases.artifacts import Artifacts
 from service.usecases.sweeper import Sweeper
 from service.web import errors, openapi
 from service.web.context import Context
+from service.web.metrics import Measured, Metrics, serving
 from service.web.middleware import BodyCap, Envelope
-from service.web.routes import api_keys, artifacts, events, jobs, plans, system, tensors
+from service.web.routes import (
+    api_keys,
+    artifacts,
+    events,
+    jobs,
+    metrics,
+    plans,
+    system,
+    tensors,
+)
 from service.web.watch import Watch
 from service.wiring import Deps, wire
 
 
 def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire) -> FastAPI:
     """An application. Nothing is opened before its lifespan starts."""
+
+    measures = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -33,7 +45,10 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
             watch = Watch(deps.ledger.event_heads)
             watch.start()
             cleanups.push_async_callback(watch.stop)
-            app.state.context = Context(deps, Artifacts(deps.ledger, deps.stores), watch)
+            measures.watch(deps.figures)
+            cleanups.enter_context(serving(measures, settings.metrics_host, settings.metrics_port))
+            artifacts_of = Artifacts(deps.ledger, deps.stores)
+            app.state.context = Context(deps, artifacts_of, watch, measures)
             yield
 
     app = FastAPI(
@@ -46,11 +61,12 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         # A redirect to another spelling of a path would drop the body of a POST in some clients.
         redirect_slashes=False,
     )
-    for routes in (plans, jobs, events, tensors, artifacts, api_keys, system):
+    for routes in (plans, jobs, events, tensors, artifacts, api_keys, system, metrics):
         app.include_router(routes.router)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes)
     app.add_middleware(Envelope)
+    app.add_middleware(Measured, metrics=measures)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "openapi.yaml").read_text(encoding="utf-8"))
 MARK = "zebra7f3a"
-OPEN = {"/healthz", "/readyz", "/version", "/metrics"}
+OPEN = {"/healthz", "/readyz", "/version"}
 # Operations that tell everybody with a key the same.
 FOR_ALL = {"list_connections", "get_schemes"}
 

@@ -12,6 +12,7 @@ from service.domain.catalog import ObjectInfo
 from service.domain.ports import Upload
 from service.domain.treatment import TensorPlan
 from service.domain.units import Tile
+from workers import counters
 from workers.artifact.schema import PART_SCHEMA, StoredTile, tile_batch
 
 
@@ -68,4 +69,5 @@ class _DigestingSink(io.RawIOBase):
         self.sha256.update(view)
         self._upload.write(view)
         self.nbytes += view.nbytes
+        counters.written_bytes.inc(view.nbytes)
         return view.nbytes

@@ -14,6 +14,8 @@ from service.domain.catalog import Catalog
 from service.domain.ports import ObjectStore
 from service.domain.treatment import TensorPlan
 from service.domain.units import Tile
+from workers import counters
+from workers.stages import clock
 
 _WIDTH = {"F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
 
@@ -63,8 +65,9 @@ class Prefetcher:
         tiles: Iterable[tuple[TensorPlan, Tile]],
         buffers: int,
         buffer_bytes: int,
+        stages: clock.Stages,
     ) -> None:
-        self._store, self._catalog, self._tiles = store, catalog, tiles
+        self._store, self._catalog, self._tiles, self._stages = store, catalog, tiles, stages
         self._free: queue.SimpleQueue[npt.NDArray[np.uint8] | None] = queue.SimpleQueue()
         for _ in range(buffers):
             self._free.put(np.empty(buffer_bytes, np.uint8))
@@ -98,7 +101,9 @@ class Prefetcher:
                 buffer = self._free.get()
                 if buffer is None or self._closed:
                     return
-                data = read_tile(self._store, self._catalog, tensor, tile, buffer)
+                with self._stages.measure(clock.FETCH, tile.rows * tensor.row_bytes):
+                    data = read_tile(self._store, self._catalog, tensor, tile, buffer)
+                counters.read_bytes.inc(data.nbytes)
                 self._ready.put(FetchedTile(tile, data, buffer))
             self._ready.put(None)
         except BaseException as error:  # noqa: BLE001 - raised again by the consumer

@@ -16,11 +16,13 @@ from service.domain.report import part_name
 from service.domain.spec import Gate, next_bits
 from service.domain.treatment import TensorPlan
 from service.domain.units import Unit
+from workers import counters
 from workers.artifact.part import PartWriter
 from workers.job import JobContext
 from workers.lease import Lease
 from workers.memory import budget
 from workers.pipeline import Pass, Work, run_pass
+from workers.stages import clock
 
 # Without a gate only what carries nothing is refused: a code whose error is about as large as the
 # weights themselves, which is what weights beyond float16's range become.
@@ -45,11 +47,14 @@ def run(
             rows, escalated = _judge(claim, ledger, plan, work, done)
             if not escalated:
                 lease.confirm()
-                info = writer.publish()
+                with work.stages.measure(clock.PUBLISH, done.part.nbytes):
+                    info = writer.publish()
                 part = PartRow(
                     unit.seq, key, done.part.nbytes, done.part.sha256, info.etag, done.part.batches
                 )
                 ledger.tensors_done(claim, rows)
+                for row in rows:
+                    counters.tensors.labels(row.state.value).inc()
                 if ledger.unit_done(claim, part, levels):
                     return
         finally:

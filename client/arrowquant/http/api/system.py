@@ -34,6 +34,12 @@ class SystemApi(SyncShell):
         """Get what can be asked for."""
         return self._send(Call[Schemes]("GET", "/v1/schemes"))
 
+    def get_metrics(self) -> str:
+        """Get metrics."""
+        return self._send(
+            Call[str]("GET", "/metrics", answer="text", headers={"Accept": "text/plain"})
+        )
+
 
 class AsyncSystemApi(AsyncShell):
     """The operations of `system`, to be awaited."""
@@ -57,3 +63,9 @@ class AsyncSystemApi(AsyncShell):
     async def get_schemes(self) -> Schemes:
         """Get what can be asked for."""
         return await self._send(Call[Schemes]("GET", "/v1/schemes"))
+
+    async def get_metrics(self) -> str:
+        """Get metrics."""
+        return await self._send(
+            Call[str]("GET", "/metrics", answer="text", headers={"Accept": "text/plain"})
+        )

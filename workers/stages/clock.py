@@ -1,0 +1,52 @@
+"""How long the stages of a unit were busy, and with how many bytes.
+
+They overlap, each in a thread of its own: a stage's seconds say which of them the others wait for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from workers import counters
+
+FETCH: Final = "fetch"
+ENCODE: Final = "encode"
+WRITE: Final = "write"
+PUBLISH: Final = "publish"
+
+
+@dataclass(slots=True)
+class StageTime:
+    """One stage so far. `first` and `last` are nanoseconds since 1970."""
+
+    first: int
+    last: int
+    busy_s: float = 0.0
+    steps: int = 0
+    nbytes: int = 0
+
+
+class Stages:
+    """The stages of one unit. Each is measured by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, StageTime] = {}
+
+    @contextmanager
+    def measure(self, stage: str, nbytes: int = 0) -> Iterator[None]:
+        """Time a step of a stage. A step that fails counts too: it took its time."""
+        began, started = time.time_ns(), time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            entry = self.times.setdefault(stage, StageTime(began, began))
+            entry.last = time.time_ns()
+            entry.busy_s += seconds
+            entry.steps += 1
+            entry.nbytes += nbytes
+            counters.stage_seconds.labels(stage).inc(seconds)
