@@ -159,6 +159,8 @@ class Settings(BaseSettings):
     threads: int = Field(default_factory=available_cpus, ge=1, le=256)
     max_memory_bytes: ByteSize | None = None
     max_body_bytes: ByteSize = ByteSize(2**20)
+    retention_days: int | None = Field(None, ge=1, le=3650)
+    tenant_retention_days: dict[str, Annotated[int, Field(ge=1, le=3650)]] = {}
     presign_s: int = Field(900, ge=1, le=7 * 86400)
     egress_allow: Annotated[tuple[str, ...], NoDecode] = ()
 
@@ -233,6 +235,10 @@ class Settings(BaseSettings):
             raise InvalidSettings(_describe(error)) from None
         except SettingsError as error:
             raise InvalidSettings(str(error)) from None
+
+    def keep_days(self, tenant: str) -> int | None:
+        """Days for which a tenant's jobs are kept after their end; None: until deleted."""
+        return self.tenant_retention_days.get(tenant, self.retention_days)
 
     @property
     def resolved_database_url(self) -> str:

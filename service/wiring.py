@@ -56,7 +56,11 @@ def wire(settings: Settings) -> Deps:
     return Deps(
         settings=settings,
         ledger=SqlLedger(
-            engine, clock, lease_s=settings.lease_s, max_attempts=settings.max_attempts
+            engine,
+            clock,
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+            keep_days=settings.keep_days,
         ),
         keys=SqlKeyRing(engine, clock),
         idempotency=SqlIdempotencyStore(engine, clock),

@@ -69,6 +69,7 @@ CODES: dict[str, Code] = {
         Code("storage_unavailable", Fault.STORAGE, retryable=True),
         Code("storage_access_denied", Fault.USER),
         Code("no_space", Fault.STORAGE),
+        Code("max_pending_exceeded", Fault.LIMIT),
         Code("max_runtime_exceeded", Fault.LIMIT),
         Code("memory_limit_too_small", Fault.LIMIT),
         Code("out_of_memory", Fault.LIMIT),

@@ -113,6 +113,18 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used up: processor and wall seconds of the units, bytes from and to the object
+    stores, and the most memory that a process held."""
+
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job as the ledger holds it. `request` is the body as accepted, `resolved` the recipe with
     every default filled in plus, after planning, the pinned source objects."""
@@ -137,6 +149,12 @@ class JobRecord:
     update_time: datetime
     event_seq: int
     batch_id: str | None = None
+    queue_time: datetime | None = None
+    expire_time: datetime | None = None
+    max_attempts: int = 0
+    usage: Usage = Usage()
+    delete_time: datetime | None = None
+    delete_artifacts: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

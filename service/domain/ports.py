@@ -113,6 +113,9 @@ class NewJob:
     resolved: dict[str, Any]
     max_runtime_s: int | None
     batch_id: str | None = None
+    max_pending_s: int | None = None
+    retain_days: int | None = None
+    retain_artifacts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,10 @@ class Ledger(Protocol):
     def retry_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
         """FAILED or CANCELLED back to QUEUED, attempt + 1, finished units kept (after CANCELLED
         too). Raises job_active, job_terminal (SUCCEEDED, EXPIRED), output_in_use."""
+
+    def delete_job(self, job_id: str, tenant: str | None, *, artifacts: bool) -> None:
+        """From now on not found; with `artifacts` a CLEANUP unit removes what it wrote. Raises
+        job_active while it has not ended."""
 
     def events(self, job_id: str, after: int, limit: int) -> list[Event]: ...
 
@@ -244,7 +251,8 @@ class Ledger(Protocol):
         them to run out; how many there were."""
 
     def sweep(self) -> int:
-        """Fail jobs past max_runtime_s, and forget what is older than it may be."""
+        """Expire jobs past max_pending_s, fail those past max_runtime_s, delete those past their
+        expire_time, and forget what is older than it may be."""
 
     def check(self) -> None:
         """Raises database_unavailable."""

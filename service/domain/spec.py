@@ -149,6 +149,14 @@ class Limits(Wire):
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     max_memory_bytes: Annotated[int, Field(ge=MIN_MEMORY_BYTES)] | None = None
     max_runtime_s: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
+    max_pending_s: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
+
+
+class Retention(Wire):
+    """How long a job is kept after its end, and whether its artifact goes with it."""
+
+    days: Annotated[int, Field(ge=1, le=3650)]
+    artifacts: Literal["keep", "delete"] = "keep"
 
 
 Label = Annotated[str, StringConstraints(max_length=256)]
@@ -170,6 +178,7 @@ class JobRequest(PlanRequest):
     output: Output
     limits: Limits = Limits()
     priority: Literal["low", "normal", "high"] = "normal"
+    retention: Retention | None = None
 
 
 class Gate(BaseModel):

@@ -82,6 +82,14 @@ def retry(ledger: Ledger, bell: Bell, job_id: str, tenant: str) -> Accepted:
     return Accepted(job, ring(bell))
 
 
+def delete(ledger: Ledger, bell: Bell, job_id: str, tenant: str, *, artifacts: bool) -> None:
+    """Forget a job that has ended. Workers are told if its artifact goes too; if they cannot be,
+    they find it by themselves."""
+    ledger.delete_job(job_id, tenant, artifacts=artifacts)
+    if artifacts:
+        ring(bell)
+
+
 def list_events(
     ledger: Ledger, job_id: str, tenant: str, after: int, size: int | None
 ) -> list[Event]:

@@ -51,6 +51,9 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores) -> NewJob:
         request=request.model_dump(mode="json", exclude_unset=True),
         resolved={"recipe": resolve(request.recipe).model_dump(mode="json")},
         max_runtime_s=request.limits.max_runtime_s,
+        max_pending_s=request.limits.max_pending_s,
+        retain_days=request.retention.days if request.retention else None,
+        retain_artifacts=request.retention is None or request.retention.artifacts == "keep",
     )
 
 
@@ -71,7 +74,7 @@ def ring(bell: Bell) -> ArrowQuantError | None:
     return None
 
 
-def preview(job: NewJob, clock: Clock) -> JobRecord:
+def preview(job: NewJob, clock: Clock, max_attempts: int) -> JobRecord:
     """The job that would be created, as it would be shown. Nothing is stored."""
     now = clock.now()
     return JobRecord(
@@ -95,6 +98,8 @@ def preview(job: NewJob, clock: Clock) -> JobRecord:
         update_time=now,
         event_seq=0,
         batch_id=job.batch_id,
+        queue_time=now,
+        max_attempts=max_attempts,
     )
 
 

@@ -67,6 +67,7 @@ TABLE: Final[dict[str, Shown]] = {
     "storage_unavailable": Shown(503, "The object store does not answer"),
     "storage_access_denied": Shown(403, "The object store denies access"),
     "no_space": Shown(507, "No space is left"),
+    "max_pending_exceeded": Shown(422, "The job waited longer than allowed"),
     "max_runtime_exceeded": Shown(422, "The job ran longer than allowed"),
     "memory_limit_too_small": Shown(422, "The memory limit is too small"),
     "out_of_memory": Shown(500, "Out of memory"),

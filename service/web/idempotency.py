@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a POST that is sent again is answered with the first answer.
+"""`Idempotency-Key`: a request that is sent again is answered with the first answer.
 
 As in the IETF draft (draft-ietf-httpapi-idempotency-key-header): the same key with another body is
 refused, and so is a second request while the first is still running.
@@ -24,6 +24,7 @@ from service.web.context import context_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 MAX_KEY_CHARS: Final = 255
+_METHODS: Final = ("POST", "DELETE")
 _KEPT_HEADERS: Final = ("content-type", "location", "retry-after")
 
 
@@ -45,7 +46,7 @@ Documented = Depends(_documented)
 
 
 class IdempotentRoute(APIRoute):
-    """Routes whose POSTs may be repeated under a key."""
+    """Routes whose POSTs and DELETEs may be repeated under a key."""
 
     def get_route_handler(self) -> Handler:
         """The usual handler, behind the stored answers."""
@@ -54,7 +55,7 @@ class IdempotentRoute(APIRoute):
 
         async def once(request: Request) -> Response:
             key = request.headers.get("idempotency-key")
-            if request.method != "POST" or key is None:
+            if request.method not in _METHODS or key is None:
                 return await handle(request)
             # A stored answer is for those only who may ask.
             (await authenticate(request)).require(scopes)
@@ -94,8 +95,9 @@ def _check(key: str) -> None:
 
 
 def _fingerprint(request: Request, body: bytes) -> str:
-    """Of all that decides what the request does: the query and the body, to the byte."""
-    return hashlib.sha256(request.url.query.encode() + b"\0" + body).hexdigest()
+    """Of all that decides what the request does: method, query and body, to the byte."""
+    method = b"" if request.method == "POST" else request.method.encode() + b"\0"
+    return hashlib.sha256(method + request.url.query.encode() + b"\0" + body).hexdigest()
 
 
 def _replayed(known: StoredResponse, fingerprint: str) -> Response:

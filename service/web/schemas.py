@@ -19,7 +19,7 @@ from service.domain.job import (
     TensorRow,
     TensorState,
 )
-from service.domain.spec import Label, LabelKey, Limits, Output, PlanRequest
+from service.domain.spec import Label, LabelKey, Limits, Output, PlanRequest, Retention
 from service.usecases.submit import PRIORITIES
 
 _WORDS = {number: word for word, number in PRIORITIES.items()}
@@ -43,6 +43,7 @@ class PlanBody(PlanRequest):
     output: Output | None = None
     limits: Limits = Limits()
     priority: Literal["low", "normal", "high"] = "normal"
+    retention: Retention | None = None
 
 
 class ProgressOut(Out):
@@ -73,6 +74,17 @@ class JobErrorOut(Out):
     where: dict[str, Any]
 
 
+class UsageOut(Out):
+    """Processor and wall seconds over all units and tries, bytes read from and written to the
+    object stores, and the most memory that a worker process held meanwhile."""
+
+    cpu_s: float
+    wall_s: float
+    bytes_in: int
+    bytes_out: int
+    peak_rss_bytes: int
+
+
 class LinksOut(Out):
     """Paths of what belongs to the job."""
 
@@ -94,6 +106,7 @@ class JobOut(Out):
     state: JobState
     phase: Phase | None
     attempt: int
+    max_attempts: int
     priority: str
     request: dict[str, Any]
     resolved: dict[str, Any]
@@ -101,10 +114,13 @@ class JobOut(Out):
     error: JobErrorOut | None
     warnings: list[dict[str, Any]]
     summary: dict[str, Any] | None
+    usage: UsageOut
     create_time: datetime
+    queue_time: datetime | None
     start_time: datetime | None
     end_time: datetime | None
     update_time: datetime
+    expire_time: datetime | None
     links: LinksOut
 
     @classmethod
@@ -121,6 +137,7 @@ class JobOut(Out):
             state=job.state,
             phase=job.phase,
             attempt=job.attempt,
+            max_attempts=job.max_attempts,
             priority=_WORDS.get(job.priority, str(job.priority)),
             request=job.request,
             resolved=job.resolved,
@@ -128,10 +145,13 @@ class JobOut(Out):
             error=None if job.error is None else JobErrorOut(**job.error),
             warnings=job.warnings,
             summary=job.summary,
+            usage=UsageOut.model_validate(job.usage),
             create_time=job.create_time,
+            queue_time=job.queue_time,
             start_time=job.start_time,
             end_time=job.end_time,
             update_time=job.update_time,
+            expire_time=job.expire_time,
             links=LinksOut(
                 self=base,
                 events=f"{base}/events",

@@ -26,6 +26,7 @@ from service.domain.ports import Ledger, NewJob
 
 LEASE_S = 15.0
 MAX_ATTEMPTS = 3
+KEEP_DAYS = {"tidy": 7}
 RESOLVED = {"recipe": {"bits": 4}, "objects": [{"key": "a.safetensors", "etag": "e1"}]}
 
 
@@ -79,7 +80,9 @@ class Bench:
 
     def __init__(self, engine: Engine, url: str, clock: HandClock) -> None:
         self.engine, self.url, self.clock = engine, url, clock
-        self.ledger: Ledger = SqlLedger(engine, clock, LEASE_S, MAX_ATTEMPTS)
+        self.ledger: Ledger = SqlLedger(
+            engine, clock, LEASE_S, MAX_ATTEMPTS, lambda tenant: KEEP_DAYS.get(tenant)
+        )
 
     def submit(self, tenant: str = "acme", priority: int = 0, **changes: Any) -> JobRecord:
         self.clock.move(0.001)  # so that identifiers and times are in order of submission

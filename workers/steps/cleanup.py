@@ -21,7 +21,7 @@ def run(context: JobContext, ledger: Ledger) -> None:
     """Abort uploads below the output prefix, remove a cancelled job's parts."""
     context.output.abort_uploads(context.key("part-"))
     job = ledger.get_job(context.claim.job_id)
-    if job.state is JobState.CANCELLING:
+    if job.state is JobState.CANCELLING or job.delete_artifacts:
         _remove(context, ledger.parts(job.id), job.progress.units_total)
     ledger.cleanup_done(context.claim)
 

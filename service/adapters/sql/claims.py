@@ -104,7 +104,7 @@ class ClaimVerbs(Verbs):
 
     def _take(self, job: LockedJob, unit: RowMapping, worker: Worker) -> Claim | None:
         kind = UnitKind(unit["kind"])
-        if unit["attempts"] >= self._max_attempts:
+        if unit["attempts"] >= self._rules.max_attempts:
             _give_up(job, unit)
             return None
         _write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Table, insert
@@ -75,9 +75,15 @@ class JobVerbs(Verbs):
                 error=None,
                 start_time=None,
                 end_time=None,
-                deadline=None,
+                expire_time=None,
+                queue_time=job.now,
+                deadline=_after(job.now, job["max_pending_s"]),
             )
             return job.record()
+
+
+def _after(moment: datetime, seconds: int | None) -> datetime | None:
+    return None if seconds is None else moment + timedelta(seconds=seconds)
 
 
 def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
@@ -96,8 +102,13 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
         "planned": False,
         "warnings": [],
         "max_runtime_s": job.max_runtime_s,
+        "max_pending_s": job.max_pending_s,
+        "deadline": _after(now, job.max_pending_s),
+        "retain_days": job.retain_days,
+        "retain_artifacts": job.retain_artifacts,
         "batch_id": job.batch_id,
         "create_time": now,
+        "queue_time": now,
         "update_time": now,
         "event_seq": 1,
     }

@@ -37,7 +37,7 @@ def page_of(query: JobQuery, now: datetime) -> Select[Any]:
 
 
 def _filtered(query: JobQuery) -> Select[Any]:
-    found = select(jobs).where(jobs.c.tenant == query.tenant)
+    found = select(jobs).where(jobs.c.tenant == query.tenant, jobs.c.delete_time.is_(None))
     if query.states:
         found = found.where(jobs.c.state.in_([state.value for state in query.states]))
     if query.name is not None:

@@ -6,9 +6,10 @@ this the last unit" are made one after the other, events have no gaps, and nobod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, Update, insert, select, update
@@ -37,15 +38,30 @@ WORKING: dict[UnitKind, frozenset[JobState]] = {
     UnitKind.QUANTIZE: frozenset({JobState.RUNNING}),
     UnitKind.PUBLISH: frozenset({JobState.RUNNING}),
     # CANCELLED: a retried job may be cancelled again before anyone cleaned up.
-    UnitKind.CLEANUP: frozenset({JobState.CANCELLING, JobState.FAILED, JobState.CANCELLED}),
+    # And whatever has ended may be deleted, or leave parts behind that it replaced.
+    UnitKind.CLEANUP: frozenset({JobState.CANCELLING, *TERMINAL}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for every job unless it says otherwise.
+
+    max_attempts  how often a unit may be begun before its job fails
+    keep_days     of a tenant: for how long its jobs are kept after their end; None: until deleted
+    """
+
+    max_attempts: int
+    keep_days: Callable[[str], int | None]
 
 
 class LockedJob:
     """The row of a job inside a transaction that holds it. `save` writes what was changed."""
 
-    def __init__(self, connection: Connection, row: RowMapping, now: datetime) -> None:
-        self.connection, self.now = connection, now
+    def __init__(
+        self, connection: Connection, row: RowMapping, now: datetime, rules: Rules
+    ) -> None:
+        self.connection, self.now, self._rules = connection, now, rules
         self.id: str = row["id"]
         self._row = dict(row)
         self._state_before = row["state"]
@@ -83,12 +99,18 @@ class LockedJob:
             raise AssertionError(f"job {self.id}: no way from {self.state} to {state}")
         if state in TERMINAL:
             values["end_time"] = self.now
+            values["expire_time"] = self._expires()
         self.set(state=state.value, phase=phase.value if phase else None, **values)
         self._emit_state()
         if (event := OF_STATE.get(state)) is not None:
             self._news.append((event, self["event_seq"], shown_job(self._row)))
         if state in TERMINAL:
             self.emit(EventType.DONE, {"state": state.value, "attempt": self["attempt"]})
+
+    def _expires(self) -> datetime | None:
+        asked = self["retain_days"]
+        days = asked if asked is not None else self._rules.keep_days(self["tenant"])
+        return None if days is None else self.now + timedelta(days=days)
 
     def enter(self, phase: Phase) -> None:
         """Change the phase of a running job."""
@@ -143,32 +165,51 @@ class LockedJob:
     def record(self) -> JobRecord:
         self.save()
         row = self.connection.execute(select(jobs).where(jobs.c.id == self.id)).mappings().one()
-        return to_job(row)
+        return to_job(row, self._rules.max_attempts)
 
 
 class Verbs:
     """What every group of the ledger's verbs needs."""
 
     def __init__(
-        self, engine: Engine, clock: Clock, lease_s: float = 15.0, max_attempts: int = 25
+        self,
+        engine: Engine,
+        clock: Clock,
+        lease_s: float = 15.0,
+        max_attempts: int = 25,
+        keep_days: Callable[[str], int | None] = lambda tenant: None,
     ) -> None:
         self._db = Database(engine)
         self._clock = clock
         self._lease_s = lease_s
-        self._max_attempts = max_attempts
+        self._rules = Rules(max_attempts, keep_days)
 
     def _lock(self, connection: Connection, job_id: str, tenant: str | None = None) -> LockedJob:
         query = select(jobs).where(jobs.c.id == job_id).with_for_update(key_share=True)
         row = connection.execute(query).mappings().one_or_none()
-        if row is None or tenant not in (None, row["tenant"]):
+        if row is None or hidden(row, tenant):
             raise not_found(job_id)
         # The time is read under the lock, so that a job's events are in order of time too.
-        return LockedJob(connection, row, self._clock.now())
+        return LockedJob(connection, row, self._clock.now(), self._rules)
 
     @contextmanager
     def _open(self, job_id: str, tenant: str | None = None) -> Iterator[LockedJob]:
         with self._db.write() as connection:
             job = self._lock(connection, job_id, tenant)
+            yield job
+            job.save()
+
+    @contextmanager
+    def _open_if_there(self, job_id: str) -> Iterator[LockedJob | None]:
+        """For those who come after a job that may have been deleted meanwhile."""
+        with self._db.write() as connection:
+            try:
+                job = self._lock(connection, job_id)
+            except ArrowQuantError as error:
+                if error.code != "not_found":
+                    raise
+                yield None
+                return
             yield job
             job.save()
 
@@ -197,6 +238,11 @@ def read_unit(job: LockedJob, kind: UnitKind, seq: int) -> RowMapping:
     if found is None:  # planned anew meanwhile, into fewer units
         raise LeaseLost(f"{job.id} {kind} {seq} is no more")
     return found
+
+
+def hidden(row: RowMapping, tenant: str | None) -> bool:
+    """Whether a job is not there for a tenant: another's, or deleted. None sees all."""
+    return tenant is not None and (tenant != row["tenant"] or row["delete_time"] is not None)
 
 
 def not_found(job_id: str) -> ArrowQuantError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from service.adapters.sql.lists import page_of
-from service.adapters.sql.locked import Verbs, not_found
+from service.adapters.sql.locked import Verbs, hidden, not_found
 from service.adapters.sql.records import to_event, to_job, to_part, to_tensor
 from service.adapters.sql.tables import UnitState, events, jobs, tensors, units
 from service.domain.job import Event, JobRecord, PartRow, TensorRow, UnitKind
@@ -23,14 +23,14 @@ class Queries(Verbs):
         with self._db.read() as connection:
             query = select(jobs).where(jobs.c.id == job_id)
             row = connection.execute(query).mappings().one_or_none()
-        if row is None or tenant not in (None, row["tenant"]):
+        if row is None or hidden(row, tenant):
             raise not_found(job_id)
-        return to_job(row)
+        return to_job(row, self._rules.max_attempts)
 
     def list_jobs(self, query: JobQuery) -> list[JobRecord]:
         with self._db.read() as connection:
             rows = connection.execute(page_of(query, self._clock.now())).mappings().all()
-        return [to_job(row) for row in rows]
+        return [to_job(row, self._rules.max_attempts) for row in rows]
 
     def events(self, job_id: str, after: int, limit: int) -> list[Event]:
         query = (

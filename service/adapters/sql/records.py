@@ -20,6 +20,7 @@ from service.domain.job import (
     Progress,
     TensorRow,
     TensorState,
+    Usage,
 )
 
 # These stand in columns of their own; the others make up the JSON of a tensor's row.
@@ -27,15 +28,17 @@ _TENSOR_COLUMNS = ("index", "state", "history")
 _SAME_NAME = (
     "id", "tenant", "name", "labels", "attempt", "priority", "request", "resolved", "error",
     "warnings", "summary", "create_time", "start_time", "end_time", "update_time", "event_seq",
-    "batch_id",
+    "batch_id", "queue_time", "expire_time", "delete_time", "delete_artifacts",
 )  # fmt: skip
 
 
-def to_job(row: RowMapping) -> JobRecord:
+def to_job(row: RowMapping, max_attempts: int) -> JobRecord:
     return JobRecord(
         state=JobState(row["state"]),
         phase=Phase(row["phase"]) if row["phase"] else None,
         progress=to_progress(row),
+        max_attempts=max_attempts,
+        usage=Usage(**{f.name: row[f.name] for f in fields(Usage)}),
         **{name: row[name] for name in _SAME_NAME},
     )
 

@@ -118,6 +118,26 @@ jobs = Table(
     Column("progress_event_time", UtcDateTime),
     # Of the batch that submitted it, if one did.
     Column("batch_id", _id),
+    # When it last became QUEUED, and how long it may then wait: `deadline` is of waiting first,
+    # of running then.
+    Column("queue_time", UtcDateTime),
+    Column("max_pending_s", Integer),
+    # Days after its end in which it is kept (NULL: until somebody deletes it), then with or
+    # without its artifact; from `delete_time` on it is gone for everyone but those who tidy up.
+    Column("retain_days", Integer),
+    Column("retain_artifacts", Boolean),
+    Column("expire_time", UtcDateTime),
+    Column("delete_time", UtcDateTime),
+    Column("delete_artifacts", Boolean),
+    # What its units used up, over all workers and tries.
+    Column("cpu_s", Double, nullable=False, default=0.0),
+    Column("wall_s", Double, nullable=False, default=0.0),
+    _number("bytes_in"),
+    _number("bytes_out"),
+    _number("peak_rss_bytes"),
+    Index(None, "tenant", "create_time"),
+    Index(None, "expire_time"),
+    Index(None, "delete_time"),
     Index(None, "tenant", "id"),
     Index(None, "batch_id", "id"),
     Index(None, "state", "deadline"),

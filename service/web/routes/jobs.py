@@ -1,10 +1,10 @@
-"""Jobs: create, list, watch, cancel, retry."""
+"""Jobs: create, list, watch, cancel, retry, delete."""
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import structlog
 from fastapi import APIRouter, Body, Header, Query
@@ -63,7 +63,8 @@ def create_job(
     """
     deps = shared.deps
     if validate_only:
-        job = submit.preview(submit.check(body, tenant, deps.stores), deps.clock)
+        new = submit.check(body, tenant, deps.stores)
+        job = submit.preview(new, deps.clock, deps.settings.max_attempts)
         return json_answer(JobOut.of(job), 202)
     return _accepted(submit.submit(body, tenant, deps.stores, deps.ledger, deps.bell))
 
@@ -191,6 +192,31 @@ def retry_job(job_id: JobId, tenant: JobsWrite, shared: Shared) -> Response:
     """Queue a FAILED or CANCELLED job again. Parts that were finished are not made twice; if the
     source is another by now, the job fails with `source_changed`."""
     return _accepted(jobs.retry(shared.deps.ledger, shared.deps.bell, job_id, tenant))
+
+
+@router.delete(
+    "/{job_id}",
+    operation_id="delete_job",
+    summary="Delete a job",
+    status_code=204,
+    response_class=Response,
+    responses=failures("not_found", "job_active", "invalid_spec", *_REPEATABLE),
+    dependencies=[Documented],
+)
+def delete_job(
+    job_id: JobId,
+    tenant: JobsWrite,
+    shared: Shared,
+    artifacts: Annotated[
+        Literal["keep", "delete"],
+        Query(description="Whether the artifact stays in the store, or goes with the job."),
+    ] = "keep",
+) -> Response:
+    """Forget a job that has ended; from now on it is not found. With `artifacts=delete` workers
+    remove, soon after, what this job wrote and nobody has replaced since."""
+    deps = shared.deps
+    jobs.delete(deps.ledger, deps.bell, job_id, tenant, artifacts=artifacts == "delete")
+    return Response(status_code=204)
 
 
 def _accepted(done: submit.Accepted, status: int = 202) -> Response:
