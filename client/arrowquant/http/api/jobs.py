@@ -6,7 +6,7 @@ Made from openapi.yaml by `make client`; not to be edited.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from arrowquant.http.aio import AsyncShell
 from arrowquant.http.calls import Call, at
@@ -106,6 +106,24 @@ class JobsApi(SyncShell):
     def get_job(self, job_id: str, *, wait: float | None = None) -> Job:
         """Get a job."""
         return self._send(Call[Job]("GET", at("/v1/jobs/{}", job_id), {"wait": wait}))
+
+    def delete_job(
+        self,
+        job_id: str,
+        *,
+        artifacts: Literal["keep", "delete"] | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Delete a job."""
+        return self._send(
+            Call[None](
+                "DELETE",
+                at("/v1/jobs/{}", job_id),
+                {"artifacts": artifacts},
+                key=idempotency_key,
+                answer="none",
+            )
+        )
 
     def cancel_job(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
         """Cancel a job."""
@@ -234,6 +252,24 @@ class AsyncJobsApi(AsyncShell):
     async def get_job(self, job_id: str, *, wait: float | None = None) -> Job:
         """Get a job."""
         return await self._send(Call[Job]("GET", at("/v1/jobs/{}", job_id), {"wait": wait}))
+
+    async def delete_job(
+        self,
+        job_id: str,
+        *,
+        artifacts: Literal["keep", "delete"] | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Delete a job."""
+        return await self._send(
+            Call[None](
+                "DELETE",
+                at("/v1/jobs/{}", job_id),
+                {"artifacts": artifacts},
+                key=idempotency_key,
+                answer="none",
+            )
+        )
 
     async def cancel_job(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
         """Cancel a job."""

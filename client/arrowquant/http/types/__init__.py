@@ -29,6 +29,7 @@ from arrowquant.http.types.jobs import (
     Tensor,
     TensorPage,
     TensorState,
+    Usage,
 )
 from arrowquant.http.types.plans import (
     Gate,
@@ -40,7 +41,16 @@ from arrowquant.http.types.plans import (
     SourceObject,
     Warned,
 )
-from arrowquant.http.types.shared import Fallback, Limits, Output, Recipe, Role, Rule, Source
+from arrowquant.http.types.shared import (
+    Fallback,
+    Limits,
+    Output,
+    Recipe,
+    Retention,
+    Role,
+    Rule,
+    Source,
+)
 from arrowquant.http.types.system import (
     Check,
     Connection,
@@ -87,6 +97,7 @@ __all__ = [
     "Ready",
     "Recipe",
     "ResolvedRecipe",
+    "Retention",
     "Role",
     "RotateRequest",
     "Rule",
@@ -98,6 +109,7 @@ __all__ = [
     "Tensor",
     "TensorPage",
     "TensorState",
+    "Usage",
     "Version",
     "Warned",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from arrowquant.http.types.shared import Limits, Output, Recipe, Source
+from arrowquant.http.types.shared import Limits, Output, Recipe, Retention, Source
 
 EventType: TypeAlias = Literal["state", "progress", "tensor", "warning", "artifact", "done"]
 
@@ -63,6 +63,7 @@ class Job(TypedDict):
     state: JobState
     phase: Phase | None
     attempt: int
+    max_attempts: int
     priority: str
     request: dict[str, Any]
     resolved: dict[str, Any]
@@ -70,10 +71,13 @@ class Job(TypedDict):
     error: JobError | None
     warnings: list[dict[str, Any]]
     summary: dict[str, Any] | None
+    usage: Usage
     create_time: str
+    queue_time: str | None
     start_time: str | None
     end_time: str | None
     update_time: str
+    expire_time: str | None
     links: Links
 
 
@@ -94,6 +98,7 @@ class JobRequest(TypedDict):
     output: Output
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]
+    retention: NotRequired[Retention | None]
 
 
 class Links(TypedDict):
@@ -150,3 +155,15 @@ class TensorPage(TypedDict):
 
     tensors: list[Tensor]
     next_page_token: str | None
+
+
+class Usage(TypedDict):
+    """Processor and wall seconds over all units and tries, bytes read from and written to the
+    object stores, and the most memory that a worker process held meanwhile.
+    """
+
+    cpu_s: float
+    wall_s: float
+    bytes_in: int
+    bytes_out: int
+    peak_rss_bytes: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from arrowquant.http.types.shared import Limits, Output, Recipe, Role, Rule, Source
+from arrowquant.http.types.shared import Limits, Output, Recipe, Retention, Role, Rule, Source
 
 
 class Gate(TypedDict):
@@ -32,6 +32,7 @@ class PlanBody(TypedDict):
     output: NotRequired[Output | None]
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]
+    retention: NotRequired[Retention | None]
 
 
 class Plan(TypedDict):

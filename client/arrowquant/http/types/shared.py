@@ -41,6 +41,7 @@ class Limits(TypedDict):
     threads: NotRequired[int | None]
     max_memory_bytes: NotRequired[int | None]
     max_runtime_s: NotRequired[int | None]
+    max_pending_s: NotRequired[int | None]
 
 
 class Output(TypedDict):
@@ -63,6 +64,13 @@ class Recipe(TypedDict):
     unbias: NotRequired[float]
     rules: NotRequired[list[Rule]]
     fallback: NotRequired[Fallback]
+
+
+class Retention(TypedDict):
+    """How long a job is kept after its end, and whether its artifact goes with it."""
+
+    days: int
+    artifacts: NotRequired[Literal["keep", "delete"]]
 
 
 class Rule(TypedDict):
