@@ -146,13 +146,11 @@ class Schedule:
     """When a failed message is tried again: after `first_s`, then three times as long each time
     up to `longest_s`, every pause varied by a fifth, until `span_s` after it was queued.
 
-    disable_s  an endpoint that nothing reached for so long is turned off
     """
 
     first_s: float = 10.0
     longest_s: float = 12 * 3600.0
     span_s: float = 72 * 3600.0
-    disable_s: float = 5 * 86400.0
 
     FACTOR: Final = 3.0
     JITTER: Final = 0.2
@@ -245,11 +243,12 @@ class Outbox(Protocol):
         """Drop deliveries made before a time; how many."""
 
 
-class Courier(Protocol):
-    """Sends one message. Runs on an event loop."""
+class Sender(Protocol):
+    """Signs and sends one message."""
 
-    async def send(self, url: str, headers: dict[str, str], body: bytes) -> Outcome:
-        """Never raises for what a receiver does."""
+    def send(self, errand: Errand, secrets: Sequence[str]) -> Outcome:
+        """One attempt, signed with each of the secrets. Never raises for what a receiver does, and
+        keeps nothing of its answer but the status and Retry-After."""
 
 
 def shown_job(row: dict[str, Any]) -> dict[str, Any]:
