@@ -31,6 +31,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from service.domain.egress import EgressPolicy
 from service.domain.location import clean_prefix
+from service.domain.vault import decode_key
 
 PREFIX = "ARROWQUANT_"
 
@@ -162,6 +163,7 @@ class Settings(BaseSettings):
     retention_days: int | None = Field(None, ge=1, le=3650)
     tenant_retention_days: dict[str, Annotated[int, Field(ge=1, le=3650)]] = {}
     presign_s: int = Field(900, ge=1, le=7 * 86400)
+    secret_keys: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False)
     egress_allow: Annotated[tuple[str, ...], NoDecode] = ()
 
     @field_validator("data_dir", "connections_file")
@@ -183,10 +185,17 @@ class Settings(BaseSettings):
             "write postgresql://user:password@host/database or sqlite:////path/file.db"
         )
 
-    @field_validator("egress_allow", mode="before")
+    @field_validator("egress_allow", "secret_keys", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return _words(value)
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            decode_key(text)
+        return value
 
     @field_validator("egress_allow")
     @classmethod

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.adapters.celery_bell import CeleryBell
+from service.adapters.egress import Guard
 from service.adapters.objects.connections import ConfiguredStores
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.system_clock import SystemClock
+from service.adapters.vault import AesGcmVault
 from service.domain.access import KeyRing
+from service.domain.egress import Egress, EgressPolicy
 from service.domain.figures import FigureSource
 from service.domain.ports import (
     Bell,
@@ -20,6 +23,7 @@ from service.domain.ports import (
     Ledger,
     ObjectStores,
 )
+from service.domain.vault import Vault
 from service.settings import Settings
 
 
@@ -38,6 +42,8 @@ class Deps:
     bell: Bell
     clock: Clock
     figures: FigureSource
+    vault: Vault
+    egress: Egress
     cleanups: tuple[Callable[[], None], ...] = ()
 
     def close(self) -> None:
@@ -68,5 +74,7 @@ def wire(settings: Settings) -> Deps:
         bell=bell,
         clock=clock,
         figures=SqlFigures(engine, clock, settings.lease_s),
+        vault=AesGcmVault(settings.secret_keys),
+        egress=Guard(EgressPolicy.of(settings.egress_allow)),
         cleanups=(engine.dispose, bell.close),
     )

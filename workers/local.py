@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.adapters.egress import Guard
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.system_clock import SystemClock
+from service.adapters.vault import AesGcmVault
+from service.domain.egress import EgressPolicy
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
@@ -163,6 +166,8 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         bell=NoBell(),
         clock=clock,
         figures=SqlFigures(engine, clock, settings.lease_s),
+        vault=AesGcmVault(settings.secret_keys),
+        egress=Guard(EgressPolicy.of(settings.egress_allow)),
         cleanups=(engine.dispose,),
     )
 
