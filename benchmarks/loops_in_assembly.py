@@ -93,13 +93,15 @@ class Phase:
     """What a loop is for, and how it is told from others of its function.
 
     work    an instruction that does its part on eight weights; counting it gives the weights of a turn
-    beside  one that is in the same loop
+    beside  how one begins that is in the same loop
+    absent  one that is not
     """
 
     name: str
     function: str
     work: str
     beside: str
+    absent: str = ""
 
     def cost(self, loops: list[Loop]) -> tuple[float, Loop] | None:
         """Instructions per weight in the leanest such loop on 256-bit registers, and that loop."""
@@ -109,18 +111,22 @@ class Phase:
             if (
                 loop.function == self.function
                 and loop.wide
-                and {self.work, self.beside} <= {*words}
+                and self.work in words
+                and self.absent not in words
+                and any(word.startswith(self.beside) for word in words)
             ):
                 costs.append((loop.instructions / (8 * words.count(self.work)), loop))
         return min(costs, key=lambda pair: pair[0], default=None)
 
 
+ROWS = "kernels.rows._quantize_each"
+SEARCH = "kernels.lsq.refine_row"
 PHASES = (
-    Phase("widen BF16", "kernels.widen.widen_row", "vpslld", "vpmovzxwd"),
-    Phase("range of a group", "kernels.ranges.group_ranges", "vpminsd", "vpmaxsd"),
-    Phase("codes and error sums", "kernels.encode.encode_row", "vcvttps2dq", "vcvtdq2ps"),
-    Phase("lsq: one candidate", "kernels.lsq.refine_row", "vcvttps2dq", "vpmulld"),
-    Phase("lsq: error of a fit", "kernels.lsq.refine_row", "vcvttps2dq", "vcvtps2pd"),
+    Phase("widen BF16", ROWS, "vpslld", "vpmovzxwd"),
+    Phase("range of a group", ROWS, "vpminsd", "vpmaxsd"),
+    Phase("codes and error sums", ROWS, "vcvttps2dq", "vfmadd"),
+    Phase("lsq: one candidate", SEARCH, "vcvttps2dq", "vfmadd", absent="vsubps"),
+    Phase("lsq: error of a fit", SEARCH, "vcvttps2dq", "vfmadd213"),
 )
 
 

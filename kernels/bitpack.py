@@ -22,7 +22,7 @@ byte, as wider little-endian words, which keeps the natural order and still vect
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import kernel
+from kernels._jit import inlined, kernel
 
 
 def row_bytes(cols: int, bits: int) -> int:
@@ -30,21 +30,21 @@ def row_bytes(cols: int, bits: int) -> int:
     return (cols * bits + 7) // 8
 
 
-@kernel
+@inlined
 def _pack4(q: NDArray[np.uint16], out: NDArray[np.uint8]) -> None:
     for i in range(out.size):
         word = np.uint16(q[i])
         out[i] = np.uint8(word | (word >> 4))
 
 
-@kernel
+@inlined
 def _pack2(q: NDArray[np.uint32], out: NDArray[np.uint8]) -> None:
     for i in range(out.size):
         word = np.uint32(q[i])
         out[i] = np.uint8(word | (word >> 6) | (word >> 12) | (word >> 18))
 
 
-@kernel
+@inlined
 def _pack3(q: NDArray[np.uint64], out: NDArray[np.uint8]) -> None:
     size = out.size
     for i in range((size + 2) // 3):
@@ -56,7 +56,7 @@ def _pack3(q: NDArray[np.uint64], out: NDArray[np.uint8]) -> None:
             out[3 * i + byte] = np.uint8((word >> np.uint64(8 * byte)) & np.uint64(0xFF))
 
 
-@kernel
+@inlined
 def _pack6(q: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     size = out.size
     for i in range((size + 2) // 3):
@@ -67,7 +67,7 @@ def _pack6(q: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
             out[3 * i + byte] = np.uint8((word >> np.uint32(8 * byte)) & np.uint32(0xFF))
 
 
-@kernel
+@inlined
 def pack_row(q: NDArray[np.uint8], bits: int, out: NDArray[np.uint8]) -> None:
     """Pack one row.
 

@@ -35,12 +35,9 @@ def half_nearest1(x: np.float32) -> Integer:
 @inlined
 def single1(half: Integer) -> np.float32:
     """The float32 equal to a finite half; exact."""
-    size = half & 0x7FFF
-    if size < 0x400:
-        value = np.float32(size) * np.float32(2.0**-24)
-    else:
-        value = np.uint32((size << 13) + (112 << 23)).view(np.float32)
-    return -value if half & 0x8000 else value
+    # The exponent is 112 too small where the bits are put, also for a subnormal.
+    size = np.float32(np.uint32((half & 0x7FFF) << 13).view(np.float32) * np.float32(2.0**112))
+    return np.uint32(size.view(np.uint32) | np.uint32((half & 0x8000) << 16)).view(np.float32)
 
 
 @inlined

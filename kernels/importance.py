@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 from kernels._jit import Integer, Real, inlined
 from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ
 
-Rule: TypeAlias = tuple[
-    np.float32, np.float32, np.float32, np.float32, np.float32, np.float32, np.float32
-]
+Rule: TypeAlias = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
 
 
 @inlined
 def weighted_moments(
-    image: NDArray[np.int32],
+    image: NDArray[np.float32],
     importance: NDArray[np.float32],
     start: Integer,
     stop: Integer,
@@ -35,7 +33,7 @@ def weighted_moments(
     """Sums of h u, h u^2 and h image u over [start:stop]; see lsq.moments."""
     su, suu, swu = np.float64(0), np.float64(0), np.float64(0)
     for i in range(np.uintp(start), np.uintp(stop)):
-        t = np.float32(np.float32(np.float32(image[i]) * slope) + np.float32(offset))
+        t = np.float32(np.float32(image[i] * slope) + np.float32(offset))
         u = np.float64(np.int32(min(max(t, np.float32(0.0)), np.float32(top))))
         hu = np.float64(importance[i]) * u
         su += hu
@@ -46,7 +44,7 @@ def weighted_moments(
 
 @inlined
 def weighted_total(
-    image: NDArray[np.int32], importance: NDArray[np.float32], start: Integer, stop: Integer
+    image: NDArray[np.float32], importance: NDArray[np.float32], start: Integer, stop: Integer
 ) -> tuple[np.float64, np.float64]:
     """Sums of h and h image over [start:stop]."""
     total, product = np.float64(0), np.float64(0)
@@ -69,11 +67,11 @@ def weighted_sums(
 
     The columns are those of fidelity, every product times h; the largest error is without h.
     """
-    inverse, low, offset, top, scale, base, zero = rule
+    inverse, low, offset, top, scale, origin = rule
     for i in range(np.uintp(start), np.uintp(stop)):
         t = np.float32(np.float32(np.float32(w[i] - low) * inverse) + offset)
         u = np.float32(np.int32(min(max(t, np.float32(0.0)), top)))
-        v = np.float64(np.float32(np.float32(scale * np.float32(u - zero)) + base))
+        v = np.float64(np.float32(np.float32(scale * u) + origin))
         x, h = np.float64(w[i]), np.float64(importance[i])
         e = x - v
         sums[W2] += h * (x * x)
@@ -92,9 +90,14 @@ def weighted_error(
     rule: Rule,
 ) -> np.float64:
     """Sum of h e^2 if w[start:stop] were encoded by rule."""
-    sums = np.zeros(COLUMNS, np.float64)
-    weighted_sums(w, importance, start, stop, rule, sums)
-    return np.float64(sums[E2])
+    inverse, low, offset, top, scale, origin = rule
+    total = np.float64(0.0)
+    for i in range(np.uintp(start), np.uintp(stop)):
+        t = np.float32(np.float32(np.float32(w[i] - low) * inverse) + offset)
+        u = np.float32(np.int32(min(max(t, np.float32(0.0)), top)))
+        e = np.float64(w[i]) - np.float64(np.float32(np.float32(scale * u) + origin))
+        total += np.float64(importance[i]) * (e * e)
+    return total
 
 
 @inlined

@@ -11,9 +11,10 @@ codes u, to which the scale and minimum are refitted in closed form:
 refitted to that minimum and rounded, and its codes rounded again. A group never ends with a larger
 squared error than minmax would give it: both are measured as stored, and the smaller is kept.
 
-The search runs on a 16-bit fixed-point image of the group, centred and scaled to its range. All
-sums are then integers: exact in any order, so they vectorise and yet give the same codes on every
-processor. One code step of 8 bits is 257 units of the image.
+The search runs on a 16-bit fixed-point image of the group, centred and scaled to its range, held as
+float32. Products of images and codes are exact, and so are all sums of CHUNK weights but those of
+8-bit codes, which are rounded in a fixed order: the same codes on every processor. One code step of 8
+bits is 257 units of the image.
 
 Source: Lloyd, Least squares quantization in PCM, 1982 (alternate codes and reconstruction); the
 affine refit is linear regression, as in searches for k-quant formats. With importances of columns
@@ -23,14 +24,14 @@ affine refit is linear regression, as in searches for k-quant formats. With impo
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import Integer, Real, inlined, kernel
+from kernels._jit import Integer, Real, inlined, uncounted
 from kernels.encode import squared_error
 from kernels.half import half_nearest1, single1
 from kernels.importance import weighted_moments, weighted_total
-from kernels.lanes import moments_lanes
+from kernels.lanes import image_lanes, moments_lanes
 
 UNITS = 32767.0  # image units per half range
-CHUNK = 256  # 256 weights * 32768 units * code 255 stays below 2^31
+CHUNK = 256  # weights summed in float32 at a time
 TINY = 2.0**-25  # ranges below this are under the resolution of float16: minmax is kept
 
 # Ranges tried, as fractions of the full one; in groups above LONG, where outliers set the range of
@@ -60,42 +61,24 @@ def slopes_for(bits: int, group: int, symmetric: bool) -> NDArray[np.float32]:
 
 
 @inlined
-def _image(
-    w: NDArray[np.float32],
-    start: Integer,
-    stop: Integer,
-    centre: np.float32,
-    gain: np.float32,
-    image: NDArray[np.int32],
-) -> Integer:
-    total = np.int32(0)
-    for i in range(np.uintp(start), np.uintp(stop)):
-        t = np.float32(np.float32(np.float32(w[i] - centre) * gain) + np.float32(32768.5))
-        u = np.int32(min(max(t, np.float32(0.0)), np.float32(65535.0)))
-        image[i] = np.int32(u - np.int32(32768))
-        total = np.int32(total + image[i])
-    return np.int64(total)
-
-
-@inlined
 def image_group(
     w: NDArray[np.float32],
     start: Integer,
     stop: Integer,
     centre: np.float32,
     gain: np.float32,
-    image: NDArray[np.int32],
+    image: NDArray[np.float32],
 ) -> np.float64:
     """Write round((w - centre) * gain), clipped to 16 bits, to image[start:stop]; return its sum."""
-    total = np.int64(0)
+    total = np.float64(0)
     for first in range(start, stop, CHUNK):
-        total += _image(w, first, min(first + CHUNK, stop), centre, gain, image)
-    return np.float64(total)
+        total += np.float64(image_lanes(w, image, first, min(first + CHUNK, stop), centre, gain))
+    return total
 
 
 @inlined
 def moments(
-    image: NDArray[np.int32],
+    image: NDArray[np.float32],
     importance: NDArray[np.float32] | None,
     start: Integer,
     stop: Integer,
@@ -105,22 +88,22 @@ def moments(
 ) -> tuple[np.float64, np.float64, np.float64]:
     """Sums of u, u^2 and image * u over image[start:stop], each times h if there are importances.
 
-    u = clip(floor(image * slope + offset), 0, top). CHUNK weights at a time are summed in 32 bits,
-    chunks in 64; exact without importances.
+    u = clip(floor(image * slope + offset), 0, top). CHUNK weights at a time are summed in float32,
+    chunks in float64.
     """
     if importance is not None:
         return weighted_moments(image, importance, start, stop, slope, offset, top)
-    su, suu, swu = np.int64(0), np.int64(0), np.int64(0)
+    su, suu, swu = np.float64(0), np.float64(0), np.float64(0)
     for first in range(start, stop, CHUNK):
         last = min(first + CHUNK, stop)
         a, b, c = moments_lanes(image, first, last, slope, np.float32(offset), np.float32(top))
-        su, suu, swu = su + a, suu + b, swu + c
-    return np.float64(su), np.float64(suu), np.float64(swu)
+        su, suu, swu = su + np.float64(a), suu + np.float64(b), swu + np.float64(c)
+    return su, suu, swu
 
 
 @inlined
 def fit_asymmetric(
-    image: NDArray[np.int32],
+    image: NDArray[np.float32],
     importance: NDArray[np.float32] | None,
     start: Integer,
     stop: Integer,
@@ -133,7 +116,7 @@ def fit_asymmetric(
 ) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, of the best refit for a group.
 
-    image         int32 (cols,), of which [start:stop] is round((w - centre) * gain)
+    image         float32 (cols,), of which [start:stop] is round((w - centre) * gain)
     importance    float32 (cols,) or None, see importance
     n, sw         number of weights and sum of their image; sums of h and h image with importances
     slopes        float32 (candidates,), codes per image unit, see slopes_for
@@ -157,7 +140,7 @@ def fit_asymmetric(
 
 @inlined
 def fit_symmetric(
-    image: NDArray[np.int32],
+    image: NDArray[np.float32],
     importance: NDArray[np.float32] | None,
     start: Integer,
     stop: Integer,
@@ -192,11 +175,11 @@ def fit_group(
     bits: int,
     symmetric: bool,
     slopes: NDArray[np.float32],
-    image: NDArray[np.int32],
+    image: NDArray[np.float32],
 ) -> tuple[Integer, Integer]:
     """Scale and minimum, as halves, of the best refit for w[start:stop], which spans lo .. hi.
 
-    image   int32, scratch, shape and room of w; the minimum of a symmetric group is 0
+    image   float32, scratch, shape and room of w; the minimum of a symmetric group is 0
     """
     low, high = np.float64(lo), np.float64(hi)
     centre = np.float32(0.0) if symmetric else np.float32((low + high) * 0.5)
@@ -212,7 +195,7 @@ def fit_group(
     return fit_asymmetric(image, importance, start, stop, n, sw, middle, unit, bits, slopes)
 
 
-@kernel
+@uncounted
 def refine_row(
     w: NDArray[np.float32],
     importance: NDArray[np.float32] | None,
@@ -224,7 +207,7 @@ def refine_row(
     slopes: NDArray[np.float32],
     scales: NDArray[np.uint16],
     mins: NDArray[np.uint16],
-    image: NDArray[np.int32],
+    image: NDArray[np.float32],
 ) -> None:
     """Replace scales and mins, as halves, of a row where the search makes the error smaller.
 

@@ -19,7 +19,7 @@ Constant groups with value c:
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import Integer, inlined, kernel
+from kernels._jit import Integer, inlined, uncounted
 from kernels.half import half_down1, half_nearest1, half_outward1, single1
 
 
@@ -34,7 +34,7 @@ def asymmetric1(lo: np.float32, hi: np.float32, bits: int) -> tuple[Integer, Int
     return half_outward1(np.float32(step)), low
 
 
-@kernel
+@uncounted
 def constant1(value: np.float32, bits: int) -> Integer:
     """Scale, as a half, whose best multiple is closest to value; see the module's rule."""
     half = 1 << (bits - 1)
@@ -58,7 +58,7 @@ def symmetric1(lo: np.float32, hi: np.float32, bits: int) -> Integer:
     return half_outward1(np.float32(-extreme / np.float32(1 << (bits - 1))))
 
 
-@kernel
+@inlined
 def params_row(
     lo: NDArray[np.float32],
     hi: NDArray[np.float32],

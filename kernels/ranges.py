@@ -9,23 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels._jit import Integer, inlined, kernel
-from kernels.widen import first_nonfinite, widen_row
+from kernels.lanes import key_range_lanes
+from kernels.widen import first_nonfinite, padded, widen_row
 
 INF_KEY = 0x7F800000  # keys of finite numbers lie strictly between -INF_KEY - 1 and INF_KEY
 
 
 @inlined
 def key_range(w: NDArray[np.float32], start: Integer, stop: Integer) -> tuple[Integer, Integer]:
-    """Smallest and largest key among the weights w[start:stop]."""
-    bits = w.view(np.int32)
-    low = np.int32(0x7FFFFFFF)
-    high = np.int32(-0x80000000)
-    for i in range(np.uintp(start), np.uintp(stop)):
-        sign = np.int32(bits[i] >> 31)
-        key = np.int32(bits[i] ^ np.int32(sign & 0x7FFFFFFF))
-        low = min(low, key)
-        high = max(high, key)
-    return low, high
+    """Smallest and largest key among the weights w[start:stop], of an array with room to the end of
+    the last turn, see widen.padded."""
+    return key_range_lanes(w, start, stop)
 
 
 @inlined
@@ -37,25 +31,28 @@ def finite1(low: Integer, high: Integer) -> bool:
 @inlined
 def unkey1(key: Integer) -> np.float32:
     """The float32 of a key; -0.0 becomes 0.0."""
-    bits = np.int32(np.int64(key) ^ ((np.int64(key) >> 31) & 0x7FFFFFFF))
+    sign = np.int32(np.int32(key) >> 31)
+    bits = np.int32(np.int32(key) ^ np.int32(sign & 0x7FFFFFFF))
     return np.float32(bits.view(np.float32) + np.float32(0.0))
 
 
-@kernel
+@inlined
 def group_ranges(
     w: NDArray[np.float32], group: int, lo: NDArray[np.float32], hi: NDArray[np.float32]
 ) -> bool:
     """Write min and max of each group of a row w (cols,) to lo and hi (groups,).
 
-    Result  whether all weights are finite; if not, lo and hi are incomplete
+    Result  whether all weights are finite; if not, lo and hi mean nothing
     """
+    lows, highs = lo.view(np.int32), hi.view(np.int32)
+    finite = True
     for g in range(lo.size):
         low, high = key_range(w, g * group, min((g + 1) * group, w.size))
-        if not finite1(low, high):
-            return False
-        lo[g] = unkey1(low)
-        hi[g] = unkey1(high)
-    return True
+        finite &= finite1(low, high)
+        lows[g], highs[g] = low, high
+    for g in range(lo.size):
+        lo[g], hi[g] = unkey1(lows[g]), unkey1(highs[g])
+    return finite
 
 
 @kernel
@@ -65,7 +62,7 @@ def range_rows(x: NDArray[np.unsignedinteger], kind: int, out: NDArray[np.float3
     Result  row-major index of the first NaN or Inf (out is then meaningless), or -1
     """
     rows, cols = x.shape
-    w = np.empty(cols, np.float32)
+    w = np.empty(padded(cols), np.float32)[:cols]
     low: Integer = 0x7FFFFFFF
     high: Integer = -0x80000000
     for r in range(rows):

@@ -21,13 +21,13 @@ Source: the unbiased rescaling of quantized vectors in DRIVE (Vargaftik et al., 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import kernel
+from kernels._jit import uncounted
 from kernels.half import half_nearest1, single1
 
 LARGEST = 2.0
 
 
-@kernel
+@uncounted
 def factor1(ww: np.float64, wv: np.float64, strength: np.float64) -> np.float64:
     """The factor f of a row with <w, w> and <w, v>; 1 where the row keeps its scales."""
     if not wv > 0.0:
@@ -36,7 +36,7 @@ def factor1(ww: np.float64, wv: np.float64, strength: np.float64) -> np.float64:
     return np.float64(factor if 1.0 <= factor <= LARGEST else 1.0)
 
 
-@kernel
+@uncounted
 def stretch_row(halves: NDArray[np.uint16], factor: np.float64, before: NDArray[np.uint16]) -> None:
     """Multiply halves (n,) by factor, each rounded to float32 and then to the nearest half.
 

@@ -1,8 +1,9 @@
-"""Vectors of eight weights as instructions: what the functions of lanes are written with.
+"""Vectors of weights as instructions: what the functions of lanes are written with.
 
 The compiler may not reorder float sums without fast-math, and with it the result would depend on
 the width of the processor's registers. Here the lanes are spelt out, so the order of every sum is
-fixed. No operation carries a fast-math flag and none is fused.
+fixed. No operation carries a fast-math flag. Codes, scales and values are made without fused
+operations; sums of squared errors take them where the processor has them, see added.
 """
 
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from typing import Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils
 
-STEP = 8  # weights per turn of a loop
+STEP = 8  # lanes of a vector
+TURN = 16  # weights per turn of a loop: two vectors of 256 bits, or one of 512
 LANES = 4  # float64 lanes of an error sum
 
 F32, F64, I8, I32 = ir.FloatType(), ir.DoubleType(), ir.IntType(8), ir.IntType(32)
 F32S, F64S = ir.VectorType(F32, STEP), ir.VectorType(F64, LANES)
 I8S, I32S = ir.VectorType(I8, STEP), ir.VectorType(I32, STEP)
+F32T, I8T, I32T = (ir.VectorType(kind, TURN) for kind in (F32, I8, I32))
 NOUGHTS = ir.Constant(F32S, [0.0] * STEP)
 
 
@@ -24,7 +27,7 @@ def splat(builder: Any, value: Any, vector: Any) -> Any:
     """The scalar in every lane."""
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-    mask = ir.Constant(ir.VectorType(I32, STEP), [0] * STEP)
+    mask = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, undefined, mask)
 
 
@@ -61,27 +64,41 @@ def variable(builder: Any, value: Any) -> Any:
     return place
 
 
-def each_step(builder: Any, start: Any, stop: Any, body: Callable[[Any, Any], None]) -> None:
-    """Emit body(index, keep) for every STEP weights from start to stop.
+def each_step(
+    builder: Any, start: Any, stop: Any, body: Callable[[Any, Any], None], step: int = STEP
+) -> None:
+    """Emit body(index, keep) for every step weights from start to stop.
 
     keep is None for whole steps. The last one may be partial: then it is a function that sets the
-    lanes from stop on to zero; arrays are readable and writable up to the end of that step.
+    lanes from stop on to zero (or to what it is given); arrays are readable and writable up to the
+    end of that step.
     """
-    width = start.type
-    rest = builder.and_(builder.sub(stop, start), width(STEP - 1))
+    width, lanes = start.type, ir.VectorType(I32, step)
+    rest = builder.and_(builder.sub(stop, start), width(step - 1))
     whole = builder.sub(stop, rest)
-    with cgutils.for_range_slice(builder, start, whole, width(STEP), inc=True) as (i, _):
+    with cgutils.for_range_slice(builder, start, whole, width(step), inc=True) as (i, _):
         body(i, None)
     with builder.if_then(builder.icmp_signed("!=", rest, width(0)), likely=False):
-        numbers = ir.Constant(I32S, list(range(STEP)))
-        inside = builder.icmp_signed("<", numbers, splat(builder, builder.trunc(rest, I32), I32S))
-        body(whole, lambda value: builder.select(inside, value, value.type(None)))
+        numbers = ir.Constant(lanes, list(range(step)))
+        inside = builder.icmp_signed("<", numbers, splat(builder, builder.trunc(rest, I32), lanes))
+
+        def keep(value: Any, other: Any = None) -> Any:
+            return builder.select(inside, value, value.type(None) if other is None else other)
+
+        body(whole, keep)
 
 
 def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, rounded once, on every processor."""
     kind = ir.FunctionType(a.type, [a.type] * 3)
     function = builder.module.declare_intrinsic(f"llvm.fma.v{a.type.count}f32", fnty=kind)
+    return builder.call(function, [a, b, c])
+
+
+def added(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a b + c, rounded once where the processor has such an instruction, else twice."""
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    function = builder.module.declare_intrinsic(f"llvm.fmuladd.v{a.type.count}f32", fnty=kind)
     return builder.call(function, [a, b, c])
 
 

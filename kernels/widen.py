@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import kernel
+from kernels._jit import inlined, kernel, uncounted
+from kernels.vectors import TURN
 
 Dtype = Literal["BF16", "F16", "F32"]
 
@@ -37,12 +38,18 @@ def patterns(x: NDArray[np.generic], dtype: Dtype) -> NDArray[np.unsignedinteger
 
 
 @kernel
+def padded(cols: int) -> int:
+    """Elements of a row array that is read and written in whole turns, from any multiple of 8 on."""
+    return (cols + TURN - 1) // TURN * TURN + TURN // 2
+
+
+@inlined
 def _widen_bf16(x: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     for i in range(x.size):
         out[i] = np.uint32(np.uint32(x[i]) << 16).view(np.float32)
 
 
-@kernel
+@inlined
 def _widen_f16(x: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     """Branch-free; patterns of NaN and Inf keep being NaN and Inf."""
     for i in range(x.size):
@@ -55,13 +62,13 @@ def _widen_f16(x: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
         out[i] = np.uint32(sign | (small if size < 0x400 else normal)).view(np.float32)
 
 
-@kernel
+@inlined
 def _widen_f32(x: NDArray[np.uint32], out: NDArray[np.float32]) -> None:
     for i in range(x.size):
         out[i] = np.uint32(x[i]).view(np.float32)
 
 
-@kernel
+@inlined
 def widen_row(x: NDArray[np.unsignedinteger], kind: int, out: NDArray[np.float32]) -> None:
     """Write the float32 values of the patterns x (cols,) to out[:cols]; exact."""
     if kind == BF16:
@@ -72,7 +79,7 @@ def widen_row(x: NDArray[np.unsignedinteger], kind: int, out: NDArray[np.float32
         _widen_f32(x, out)
 
 
-@kernel
+@uncounted
 def first_nonfinite(w: NDArray[np.float32]) -> int:
     """Index of the first NaN or Inf in w (n,), or -1."""
     for i in range(w.size):

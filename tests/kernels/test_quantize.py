@@ -20,10 +20,13 @@ def decoded(encoded, n_bits, cols, group_size):
 def expect_sums(errors, w, v):
     *expected, largest, count = affine.error_sums(w, v)
     found = (errors.sum_w2, errors.sum_e2, errors.sum_wq, errors.sum_q2)
+    # Up to 256 weights are added up in 16 float32 lanes, so 16 roundings of a sum of squares.
+    near = {"rtol": 2e-6, "atol": 1e-43 * count}
+    np.testing.assert_allclose(found[:2] + found[3:], expected[:2] + expected[3:], **near)
     scale = max(expected[0], expected[3])
-    np.testing.assert_allclose(found[:2] + found[3:], expected[:2] + expected[3:], rtol=1e-9)
-    np.testing.assert_allclose(found[2], expected[2], rtol=1e-9, atol=1e-12 * scale)
-    assert (errors.max_abs_error, errors.count) == (largest, count)
+    np.testing.assert_allclose(found[2], expected[2], rtol=2e-6, atol=2e-6 * scale)
+    np.testing.assert_allclose(errors.max_abs_error, largest, rtol=1e-7)
+    assert errors.count == count
     assert errors.rel_mse >= 0
     assert -1 <= errors.cosine <= 1
     assert not np.isnan(errors.sqnr_db)
@@ -70,7 +73,7 @@ def test_lsq_is_consistent_and_never_worse_than_minmax(data, dtype, n_bits, grou
     for part in affine.groups(w.shape[1], group_size):
         for r in range(w.shape[0]):
             error = affine.error_sums(w[r, part], new[r, part])[1]
-            assert error <= affine.error_sums(w[r, part], old[r, part])[1] * (1 + 1e-9)
+            assert error <= affine.error_sums(w[r, part], old[r, part])[1] * (1 + 4e-6)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -9,6 +9,7 @@ import kernels
 from tests.kernels.strategies import BITS, bits, dtypes, group_sizes, llm_like, matrices
 from tests.naive import affine, lsq, unbiased
 
+SHORT = 2e-6  # sums that are float32 over 256 weights
 OPTIONS = {"dtype": "BF16", "group_size": 64, "symmetric": False, "method": "lsq"}
 strengths = st.one_of(st.sampled_from((0.5, 1.0)), st.floats(0.001, 1.0))
 
@@ -46,7 +47,9 @@ def test_rows_are_stretched_by_the_written_rule(
             np.testing.assert_array_equal(encoded.mins[r].view(np.uint16), mins.view(np.uint16))
     v = decoded(encoded, n_bits, w.shape[1], group_size)
     assert np.isfinite(v).all()
-    np.testing.assert_allclose(encoded.errors.sum_e2, affine.error_sums(w, v)[1], rtol=1e-9)
+    np.testing.assert_allclose(
+        encoded.errors.sum_e2, affine.error_sums(w, v)[1], rtol=SHORT, atol=1e-43 * w.size
+    )
 
 
 @pytest.mark.parametrize("n_bits", BITS)
@@ -110,8 +113,12 @@ def test_the_search_by_importance_agrees_with_its_twin(n_bits, group_size, symme
     np.testing.assert_allclose(error, bar, rtol=2e-2 if n_bits == 8 else 2e-3)
     np.testing.assert_allclose(encoded.weighted.sum_e2, error, rtol=1e-9)
     np.testing.assert_allclose(encoded.weighted.sum_wq, (h * w.astype(float) * v).sum(), rtol=1e-9)
-    np.testing.assert_allclose(encoded.errors.sum_e2, affine.error_sums(w, v)[1], rtol=1e-9)
-    assert encoded.weighted.max_abs_error == encoded.errors.max_abs_error
+    np.testing.assert_allclose(
+        encoded.errors.sum_e2, affine.error_sums(w, v)[1], rtol=SHORT, atol=1e-43 * w.size
+    )
+    np.testing.assert_allclose(
+        encoded.weighted.max_abs_error, encoded.errors.max_abs_error, rtol=1e-7
+    )
     assert encoded.weighted.count == encoded.errors.count
 
 
@@ -146,7 +153,7 @@ def test_equal_importances_change_next_to_nothing_and_unequal_ones_pay():
             for weights, k in ((None, 0), (np.full(2048, 3, np.float32), 0), (h, 0), (h, 1))
         )
         np.testing.assert_allclose(equal.errors.sum_e2, plain.errors.sum_e2, rtol=1e-3)
-        np.testing.assert_allclose(equal.weighted.sum_e2, 3 * equal.errors.sum_e2, rtol=1e-9)
+        np.testing.assert_allclose(equal.weighted.sum_e2, 3 * equal.errors.sum_e2, rtol=SHORT)
         v = decoded(plain, n_bits, 2048, 64)
         before = (h * np.square(affine.widen(x, "BF16").astype(float) - v)).sum()
         assert unequal.weighted.sum_e2 < before

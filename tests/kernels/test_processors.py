@@ -1,0 +1,72 @@
+"""The same bytes on other processors: compiled for them, and run on this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# What is compiled for a lesser x86-64 processor runs on this one only if this one is of the family.
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for x86-64")
+
+ROOT = Path(__file__).parents[2]
+AVX2 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2"
+SCRIPT = """
+import hashlib, json, sys
+import numpy as np
+import kernels
+x = np.frombuffer(sys.stdin.buffer.read(), np.uint16).reshape(24, 1000)
+found = {}
+for method in ("minmax", "lsq"):
+    for bits in (2, 3, 4, 8):
+        for symmetric in (False, True):
+            made = kernels.quantize(x, dtype="BF16", bits=bits, group_size=64,
+                                    symmetric=symmetric, method=method)
+            stored = made.codes.tobytes() + made.scales.tobytes()
+            stored += b"" if made.mins is None else made.mins.tobytes()
+            errors = made.errors
+            found[f"{method} {bits} {symmetric}"] = (
+                hashlib.sha256(stored).hexdigest(),
+                [errors.sum_w2, errors.sum_e2, errors.sum_wq, errors.sum_q2, errors.max_abs_error],
+            )
+print(json.dumps(found))
+"""
+
+
+def run(**processor: str) -> dict[str, tuple[str, list[float]]]:
+    """What the kernels make of one tensor when they are compiled for this processor."""
+    rng = np.random.default_rng(3)
+    w = (rng.standard_normal((24, 1000)) * 0.02 * rng.lognormal(0, 0.2, 1000)).astype(np.float32)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=(w.view(np.uint32) >> 16).astype(np.uint16).tobytes(),
+        env=os.environ | processor,
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, tuple[str, list[float]]]:
+    return run()
+
+
+def test_registers_of_256_bits_give_the_same_bytes_and_sums(here):
+    assert run(NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=AVX2) == here
+
+
+def test_without_fused_operations_bytes_are_the_same_and_sums_are_near(here):
+    plain = run(NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
+    for name, (digest, sums) in here.items():
+        assert plain[name][0] == digest, name
+        # See lanes: only sums of squares take fused operations.
+        np.testing.assert_allclose(plain[name][1], sums, rtol=2e-6, err_msg=name)
