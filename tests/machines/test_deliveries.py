@@ -266,6 +266,6 @@ def test_delivery_life(tmp_path: Path) -> None:
     run_state_machine_as_test(
         DeliveryLife,
         settings=settings(
-            max_examples=settings().max_examples // 4, stateful_step_count=30, deadline=None
+            max_examples=settings().max_examples // 8, stateful_step_count=30, deadline=None
         ),
     )

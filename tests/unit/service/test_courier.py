@@ -164,11 +164,12 @@ def test_retry_after_is_followed_within_bounds(
 
 def test_a_receiver_that_hangs_holds_up_nobody(hooks: Hooks, receivers: Receivers) -> None:
     """Eight dead receivers with much to send, and one that is well, share eight places."""
-    release = threading.Event()
+    release, hung = threading.Event(), threading.Semaphore(0)
     dead = [hooks.endpoint() for _ in range(8)]
     well = hooks.endpoint()
 
     def hang(errand: Errand) -> Outcome:
+        hung.release()
         assert release.wait(60)
         return receivers.status(None, error="timeout")(errand)
 
@@ -189,11 +190,11 @@ def test_a_receiver_that_hangs_holds_up_nobody(hooks: Hooks, receivers: Receiver
 
     receivers.of[well.id] = fine
     courier.start()
+    assert all(hung.acquire(timeout=60) for _ in range(4))
     for _ in range(10):
         ping(hooks, well)
     assert all(got.acquire(timeout=60) for _ in range(10))
-    hanging = [e for e in receivers.seen[8:] if e.endpoint_id != well.id]
-    assert 0 < len(hanging) <= 4
+    assert not hung.acquire(blocking=False)
     release.set()
     courier.stop()
 
