@@ -22,8 +22,8 @@ class JobState(StrEnum):
 
 TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
-# The only transitions there are; the ledger refuses all others. FAILED and CANCELLED go back to
-# QUEUED by an explicit retry, which keeps the ledger of finished units.
+# The only transitions there are; the ledger refuses all others. FAILED, CANCELLED and
+# EXPIRED go back to QUEUED by an explicit retry, which keeps the ledger of finished units.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset(
         {JobState.RUNNING, JobState.CANCELLED, JobState.FAILED, JobState.EXPIRED}
@@ -33,7 +33,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset({JobState.QUEUED}),
     JobState.CANCELLED: frozenset({JobState.QUEUED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.EXPIRED: frozenset(),
+    JobState.EXPIRED: frozenset({JobState.QUEUED}),
 }
 
 

@@ -1,5 +1,6 @@
 """Jobs, API keys and stored answers in SQL."""
 
+from service.adapters.sql.batches import SqlBatches
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.idempotency import SqlIdempotencyStore
 from service.adapters.sql.keys import SqlKeyRing
@@ -8,6 +9,7 @@ from service.adapters.sql.outbox import SqlOutbox
 from service.adapters.sql.webhooks import SqlWebhooks
 
 __all__ = [
+    "SqlBatches",
     "SqlIdempotencyStore",
     "SqlKeyRing",
     "SqlLedger",

@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy import Table, delete, exists, select, tuple_
 
+from service.adapters.sql.batch_lines import keep_outcomes
 from service.adapters.sql.life import free_cleanup, hold_units
 from service.adapters.sql.locked import LockedJob, Verbs
 from service.adapters.sql.tables import UnitState, jobs, metadata, units
@@ -70,6 +71,7 @@ class DeletionVerbs(Verbs):
             while self._erase_some(table, job_id) == ROWS_AT_ONCE:
                 pass
         with self._db.write() as connection:
+            keep_outcomes(connection, [job_id])
             return connection.execute(delete(jobs).where(jobs.c.id == job_id)).rowcount
 
     def _erase_some(self, table: Table, job_id: str) -> int:

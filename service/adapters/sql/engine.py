@@ -69,6 +69,23 @@ class Database:
         with _named_failures(), self._writer.begin() as connection:
             yield connection
 
+    @contextmanager
+    def hold(self) -> Iterator[Connection]:
+        """A connection for several transactions, each begun with `begin` or `write_on`."""
+        with _named_failures(), self.engine.connect() as connection:
+            yield connection
+
+
+@contextmanager
+def write_on(connection: Connection) -> Iterator[None]:
+    """A transaction that writes, on a connection that is held."""
+    connection.execution_options(**{_SQLITE_BEGIN: "IMMEDIATE"})
+    try:
+        with connection.begin():
+            yield
+    finally:
+        connection.execution_options(**{_SQLITE_BEGIN: "DEFERRED"})
+
 
 def migrate(url: str | URL) -> None:
     """Bring the schema to the newest version. Any number of processes may do it at once: the

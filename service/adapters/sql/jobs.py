@@ -161,9 +161,9 @@ def _single_unit(job: NewJob, kind: UnitKind, state: UnitState) -> dict[str, Any
 
 
 def _check_retryable(job_id: str, state: JobState) -> None:
-    if state in (JobState.FAILED, JobState.CANCELLED):
+    if state in (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED):
         return
-    if state in (JobState.SUCCEEDED, JobState.EXPIRED):
+    if state is JobState.SUCCEEDED:
         code, hint = "job_terminal", "Submit it as a new job."
     else:
         code, hint = "job_active", "Wait until it has ended, or cancel it first."

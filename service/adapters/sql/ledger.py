@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.adapters.sql.bulk import BulkVerbs
 from service.adapters.sql.claims import ClaimVerbs
 from service.adapters.sql.finish import FinishVerbs
 from service.adapters.sql.jobs import JobVerbs
@@ -13,7 +14,7 @@ from service.domain.ports import Ledger
 
 
 class SqlLedger(
-    JobVerbs, Queries, ClaimVerbs, PlanVerbs, LevelVerbs, FinishVerbs, SweepVerbs, Ledger
+    JobVerbs, BulkVerbs, Queries, ClaimVerbs, PlanVerbs, LevelVerbs, FinishVerbs, SweepVerbs, Ledger
 ):
     """`Ledger` on SQLite or PostgreSQL.
 

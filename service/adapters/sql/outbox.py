@@ -71,6 +71,14 @@ def announce(
     put(connection, chosen, event, subject, origin, data, now)
 
 
+def anyone_listens(connection: Connection, tenant: str) -> bool:
+    """Whether a tenant has an endpoint that may want a message: asked once for many of them."""
+    query = select(endpoints.c.id).where(
+        endpoints.c.tenant == tenant, endpoints.c.disabled.is_(None)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def put(
     connection: Connection,
     endpoint_ids: Iterable[str],
