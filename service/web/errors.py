@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service.domain.errors import CODES, ArrowQuantError, FieldError
 
@@ -218,7 +219,19 @@ async def _on_http(request: Request, raised: Exception) -> Response:
         status=None if same else plain.status_code,
     )
     response.headers.update(plain.headers or {})
+    if plain.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """What a path can be asked; the router itself names the first of its routes only."""
+    return {
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in getattr(route, "methods", None) or ()
+    }
 
 
 def request_id_of(request: Request) -> str:

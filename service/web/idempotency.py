@@ -33,7 +33,9 @@ async def _documented(
         str | None,
         Header(
             alias="Idempotency-Key",
+            min_length=1,
             max_length=MAX_KEY_CHARS,
+            pattern=r"^[!-~]([ -~]*[!-~])?$",  # printable ASCII; spaces around it are not sent
             description="Any text of your own, for example a UUID. A repeated request with the "
             "same key and body is answered with the first answer and does nothing.",
         ),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.domain.access import MAX_GRACE, ApiKey, Scope, in_order
 from service.usecases.keys import DEFAULT_GRACE
 from service.web.schemas import Out
+from service.web.times import Moment
 
 
 class ApiKeyRequest(BaseModel):
@@ -22,7 +23,7 @@ class ApiKeyRequest(BaseModel):
     scopes: frozenset[Scope] = Field(
         min_length=1, description="What it allows: nothing that your own key does not."
     )
-    expire_time: AwareDatetime | None = Field(
+    expire_time: Moment | None = Field(
         None, description="From then on it opens nothing. Never, if not given."
     )
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.domain.errors import CODES, Fault
+from service.web import links
 from service.web.errors import TABLE
 
 DESCRIPTION: Final = """\
@@ -103,6 +104,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         made["components"]["schemas"] = dict(sorted(schemas.items()))
         made["components"]["examples"] = {code: {"value": _example(code)} for code in TABLE}
         _drop_foreign_errors(made)
+        _drop_null_parameters(made)
+        links.add(made)
         app.openapi_schema = made
     return app.openapi_schema
 
@@ -114,6 +117,18 @@ def _drop_foreign_errors(made: dict[str, Any]) -> None:
             declared = operation["responses"].get("422", {}).get("content", {})
             if "application/json" in declared:
                 del operation["responses"]["422"]
+
+
+def _drop_null_parameters(made: dict[str, Any]) -> None:
+    """A parameter that is not given is left out; there is no way to send a null."""
+    for path in made["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                options = parameter["schema"].get("anyOf", ())
+                if {"type": "null"} in options:
+                    rest = [option for option in options if option != {"type": "null"}]
+                    del parameter["schema"]["anyOf"]
+                    parameter["schema"] |= rest[0] if len(rest) == 1 else {"anyOf": rest}
 
 
 def _example(code: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal
 
 import structlog
 from fastapi import APIRouter, Body, Header, Query
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from service.domain.job import JobRecord, JobState
@@ -24,6 +23,7 @@ from service.web.idempotency import Documented, IdempotentRoute
 from service.web.routes.parameters import JobId, LabelFilter, OrderBy, PageSize, PageToken
 from service.web.routes.plans import EXAMPLE, SOURCE_FAILURES
 from service.web.schemas import JobOut, JobPage
+from service.web.times import Moment
 
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
@@ -91,8 +91,8 @@ def list_jobs(
             max_length=16, description="`key:value`. May be repeated: jobs with all these labels."
         ),
     ] = None,
-    created_after: Annotated[AwareDatetime | None, Query(description="RFC 3339.")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(description="RFC 3339.")] = None,
+    created_after: Annotated[Moment | None, Query(description="RFC 3339.")] = None,
+    created_before: Annotated[Moment | None, Query(description="RFC 3339.")] = None,
     batch_id: Annotated[
         str | None,
         Query(max_length=64, pattern=r"^[^\x00]*$", description="Jobs that this batch submitted."),

@@ -38,6 +38,8 @@ PageToken = Annotated[
         max_length=MAX_TOKEN_CHARS,
     ),
 ]
+_TERM: Final = r" *(create_time|start_time|end_time|name|priority)( +(asc|desc))? *"
+_ORDER: Final = rf"^{_TERM}(,{_TERM})*$"  # for the document; `parse_order` says what is wrong
 LabelFilter = Annotated[str, StringConstraints(max_length=320, pattern=r"^[^:\x00]+:[^\x00]*$")]
 
 
@@ -54,6 +56,7 @@ OrderBy = Annotated[
         "`create_time`, `start_time`, `end_time`, `name`, `priority`. What has not started or "
         "ended comes after what has.",
         examples=["priority desc, create_time"],
+        json_schema_extra={"pattern": _ORDER},
     ),
     AfterValidator(_is_an_order),
 ]
