@@ -87,6 +87,9 @@ def _answer(
     responses: Mapping[str, Any], schemas: Mapping[str, Schema], names: Names
 ) -> Answer | None:
     good = [response for status, response in responses.items() if status.startswith("2")]
+    contents = [content for r in good for content in r.get("content", {}).values()]
+    if any(content.get("schema", {}).get("format") == "binary" for content in contents):
+        return None
     bodies = [
         response["content"][JSON]["schema"]
         for response in good

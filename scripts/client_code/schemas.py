@@ -51,7 +51,8 @@ class Names:
         if kinds == "array":
             return f"list[{self.annotation(schema.get('items', {}))}]"
         if kinds == "object":
-            values = schema.get("additionalProperties")
+            by_pattern = next(iter(schema.get("patternProperties", {}).values()), None)
+            values = by_pattern or schema.get("additionalProperties")
             inner = self.annotation(values) if isinstance(values, dict) else "Any"
             return f"dict[str, {inner}]"
         return _PLAIN.get(str(kinds), "Any")

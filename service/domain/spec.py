@@ -32,16 +32,11 @@ from service.domain.profiles import (
     ProfileName,
     Role,
 )
+from service.domain.wire import Wire
 
 MAX_RULES = 256
 MAX_PATTERN_CHARS = 512
 MIN_MEMORY_BYTES = 256 * 2**20
-
-
-class Wire(BaseModel):
-    """Base of everything a caller sends: immutable, and unknown fields are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Rule(Wire):
@@ -174,7 +169,7 @@ class JobRequest(PlanRequest):
     """The body of `POST /v1/jobs`."""
 
     name: Annotated[str, StringConstraints(max_length=128)] = ""
-    labels: Annotated[dict[LabelKey, Label], Field(max_length=64)] = {}
+    labels: dict[LabelKey, Label] = Field(default={}, max_length=64)
     output: Output
     limits: Limits = Limits()
     priority: Literal["low", "normal", "high"] = "normal"

@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from service.domain.access import MAX_GRACE, ApiKey, Scope, in_order
+from service.domain.wire import Wire
 from service.usecases.keys import DEFAULT_GRACE
 from service.web.schemas import Out
 from service.web.times import Moment
 
 
-class ApiKeyRequest(BaseModel):
+class ApiKeyRequest(Wire):
     """A key to be made, in your tenant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]*$")] = (
         Field(description="What it is for.")
     )
@@ -28,10 +28,9 @@ class ApiKeyRequest(BaseModel):
     )
 
 
-class RotateRequest(BaseModel):
+class RotateRequest(Wire):
     """How a key changes its secret."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     grace_s: int = Field(
         int(DEFAULT_GRACE.total_seconds()),
         ge=0,

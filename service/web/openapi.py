@@ -105,6 +105,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         made["components"]["examples"] = {code: {"value": _example(code)} for code in TABLE}
         _drop_foreign_errors(made)
         _drop_null_parameters(made)
+        _say_it_exactly(schemas)
         links.add(made)
         app.openapi_schema = made
     return app.openapi_schema
@@ -129,6 +130,19 @@ def _drop_null_parameters(made: dict[str, Any]) -> None:
                     rest = [option for option in options if option != {"type": "null"}]
                     del parameter["schema"]["anyOf"]
                     parameter["schema"] |= rest[0] if len(rest) == 1 else {"anyOf": rest}
+
+
+def _say_it_exactly(part: Any) -> None:
+    """Sets are sent as lists in which naming something twice is no error; and a map whose keys have
+    a pattern takes no other keys."""
+    if isinstance(part, dict):
+        part.pop("uniqueItems", None)
+        if "patternProperties" in part:
+            part.setdefault("additionalProperties", False)
+    for inner in (
+        part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    ):
+        _say_it_exactly(inner)
 
 
 def _example(code: str) -> dict[str, Any]:

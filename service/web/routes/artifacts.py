@@ -24,6 +24,7 @@ _FAILURES: Final = (
     "storage_unavailable",
     "storage_access_denied",
 )
+ARROW: Final = "application/vnd.apache.arrow.file"
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -75,7 +76,7 @@ def list_artifacts(job_id: JobId, tenant: ArtifactsRead, shared: Shared) -> Resp
     responses={
         200: {
             "description": "The file, where the store has no addresses of its own.",
-            "content": {"application/octet-stream": _BINARY},
+            "content": {ARROW: _BINARY, JSON: {"schema": {"type": "object"}}},
         },
         307: {"description": "Go to `Location`, an address that holds for minutes."},
         **failures(*_FAILURES),
@@ -93,7 +94,7 @@ def download_artifact(
     download = shared.artifacts.download(job_id, tenant, name, seconds)
     if download.url is not None:
         return RedirectResponse(download.url, 307, {"Cache-Control": "no-store"})
-    kind = JSON if name.endswith(".json") else "application/vnd.apache.arrow.file"
+    kind = JSON if name.endswith(".json") else ARROW
     return _streamed(download, kind, {"Content-Disposition": f'attachment; filename="{name}"'})
 
 

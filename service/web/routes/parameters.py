@@ -39,7 +39,7 @@ PageToken = Annotated[
     ),
 ]
 _TERM: Final = r" *(create_time|start_time|end_time|name|priority)( +(asc|desc))? *"
-_ORDER: Final = rf"^{_TERM}(,{_TERM})*$"  # for the document; `parse_order` says what is wrong
+_ORDER: Final = rf"^({_TERM}(,{_TERM})*| *)$"  # for the document; `parse_order` says what is wrong
 LabelFilter = Annotated[str, StringConstraints(max_length=320, pattern=r"^[^:\x00]+:[^\x00]*$")]
 
 

@@ -94,7 +94,7 @@ class JobRequest(TypedDict):
     source: Source
     recipe: NotRequired[Recipe]
     name: NotRequired[str]
-    labels: NotRequired[dict[str, Any]]
+    labels: NotRequired[dict[str, str]]
     output: Output
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]

@@ -5,7 +5,7 @@ Made from openapi.yaml by `make client`; not to be edited.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from arrowquant.http.types.shared import Limits, Output, Recipe, Retention, Role, Rule, Source
 
@@ -28,7 +28,7 @@ class PlanBody(TypedDict):
     source: Source
     recipe: NotRequired[Recipe]
     name: NotRequired[str]
-    labels: NotRequired[dict[str, Any]]
+    labels: NotRequired[dict[str, str]]
     output: NotRequired[Output | None]
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]
