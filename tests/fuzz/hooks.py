@@ -11,6 +11,10 @@ from typing import Any, Final
 import schemathesis
 
 _numbers = itertools.count()
+#: What there is to be named in paths, in turn: parameter -> values.
+_THINGS: Final = {
+    name: itertools.cycle(values) for name, values in json.loads(os.environ["FUZZ_THINGS"]).items()
+}
 
 #: What is wrong with a request though every field of it is right, as `detail` says it.
 ACROSS_FIELDS: Final = (
@@ -38,9 +42,12 @@ def before_call(
     context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]
 ) -> None:
     """Give every valid request an Idempotency-Key of its own, if it has one: with another's it
-    would get that one's answer. And wait for nothing."""
+    would get that one's answer. Name things that exist. And wait for nothing."""
     if not (case.meta and case.meta.generation.mode.is_positive):
         return
+    if case.meta.phase.name.value != "stateful":
+        for parameter in (case.path_parameters or {}).keys() & _THINGS.keys():
+            case.path_parameters[parameter] = next(_THINGS[parameter])
     if "Idempotency-Key" in (case.headers or {}):
         case.headers["Idempotency-Key"] = (
             f"{case.headers['Idempotency-Key'][:200]}-{next(_numbers)}"

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from arrowquant import Client
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobState
 from service.domain.ports import JobQuery
@@ -76,13 +77,34 @@ def target(tmp_path: Path) -> Iterator[Target]:
 
 
 @pytest.fixture
-def finishing(target: Target) -> Iterator[None]:
+def things(target: Target) -> dict[str, list[str]]:
+    """What requests may name: jobs that wait, and jobs that succeeded; the files of these."""
+    worker = MiniWorker(target.deps)
+    made = []
+    with Client(target.url, target.key) as client:
+        for number in range(24):
+            output = {"connection": "artifacts", "prefix": f"made-{number}/"}
+            job = client.submit(
+                {"source": {"connection": "models", "prefix": "dream-7b/"}, "output": output}
+            )
+            made.append(job["id"])
+            if number % 3 == 0:
+                worker.finish(job["id"])
+        keys = [
+            client.create_api_key({"name": "spare", "scopes": ["jobs:read"]})["id"]
+            for _ in range(4)
+        ]
+    return {"job_id": made, "key_id": keys, "name": ["manifest.json", "part-00000.arrow"]}
+
+
+@pytest.fixture
+def finishing(target: Target, things: dict[str, list[str]]) -> Iterator[None]:
     """Every other job is brought to an end meanwhile, so that there are artifacts to ask for."""
     ended = threading.Event()
     worker = MiniWorker(target.deps)
 
     def work() -> None:
-        seen = set[str]()
+        seen = set(things["job_id"])
         while not ended.wait(0.2):
             queued = target.deps.ledger.list_jobs(JobQuery(TENANT, (JobState.QUEUED,)))
             for job in queued:
@@ -101,7 +123,7 @@ def finishing(target: Target) -> Iterator[None]:
 
 
 def test_nothing_that_openapi_yaml_allows_or_forbids_breaks_the_service(
-    target: Target, finishing: None, tmp_path: Path
+    target: Target, things: dict[str, list[str]], finishing: None, tmp_path: Path
 ) -> None:
     log = tmp_path / "requests.jsonl"
     done = subprocess.run(
@@ -117,6 +139,7 @@ def test_nothing_that_openapi_yaml_allows_or_forbids_breaks_the_service(
             **os.environ,
             "FUZZ_KEY_ID": target.key.split("_")[1],
             "FUZZ_LOG": str(log),
+            "FUZZ_THINGS": json.dumps(things),
             "NO_PROXY": "127.0.0.1",
         },
         cwd=HERE,
