@@ -11,11 +11,13 @@ from service.adapters.objects.connections import ConfiguredStores
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
+from service.adapters.sql.fleet import SqlFleet
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
 from service.domain.access import KeyRing
 from service.domain.egress import Egress, EgressPolicy
 from service.domain.figures import FigureSource
+from service.domain.fleet import Fleet
 from service.domain.ports import (
     Bell,
     Clock,
@@ -44,6 +46,7 @@ class Deps:
     figures: FigureSource
     vault: Vault
     egress: Egress
+    fleet: Fleet
     cleanups: tuple[Callable[[], None], ...] = ()
 
     def close(self) -> None:
@@ -76,5 +79,6 @@ def wire(settings: Settings) -> Deps:
         figures=SqlFigures(engine, clock, settings.lease_s),
         vault=AesGcmVault(settings.secret_keys),
         egress=Guard(EgressPolicy.of(settings.egress_allow)),
+        fleet=SqlFleet(engine, clock, settings.lease_s),
         cleanups=(engine.dispose, bell.close),
     )

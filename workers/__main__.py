@@ -94,6 +94,7 @@ def _run(settings: Settings, limits: Limits) -> int:
     from service.wiring import wire
     from workers.local import NoBell
     from workers.pilot import Ended, Pilot
+    from workers.presence import Presence
     from workers.stop import Stop
     from workers.workshop import Workshop
 
@@ -106,9 +107,14 @@ def _run(settings: Settings, limits: Limits) -> int:
     deps = dataclasses.replace(wire(settings), bell=NoBell())
     try:
         workshop = Workshop(deps, pilot.interrupted)
+        presence = Presence(
+            deps.fleet, workshop.worker, settings.lease_s, lambda: stop.asked, stop.ask
+        )
+        presence.start()
         log.info("pilot_started", released=workshop.release_dead())
         end = pilot.run(workshop)
         log.info("pilot_ended", why=end.value, units=pilot.units)
+        presence.stop()
     finally:
         deps.close()
     if end is Ended.UNREACHABLE:

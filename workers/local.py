@@ -16,6 +16,7 @@ from service.adapters.egress import Guard
 from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
+from service.adapters.sql.fleet import SqlFleet
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
 from service.domain.egress import EgressPolicy
@@ -168,6 +169,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         figures=SqlFigures(engine, clock, settings.lease_s),
         vault=AesGcmVault(settings.secret_keys),
         egress=Guard(EgressPolicy.of(settings.egress_allow)),
+        fleet=SqlFleet(engine, clock, settings.lease_s),
         cleanups=(engine.dispose,),
     )
 

@@ -20,6 +20,7 @@ from workers import drain
 
 if TYPE_CHECKING:
     from workers.lookout import Lookout
+    from workers.presence import Presence
     from workers.workshop import Workshop
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,16 @@ def lookout() -> Lookout:
     return Lookout(_work, pulse.of_pool_process())
 
 
+@cache
+def presence() -> Presence:
+    """This process in the list of workers. Whoever drains it drains its successors too: they share
+    the flag of their parent."""
+    from workers.presence import Presence
+
+    deps, worker = workshop().deps, workshop().worker
+    return Presence(deps.fleet, worker, deps.settings.lease_s, drain.asked, drain.ask)
+
+
 def _work(stop: Callable[[], bool]) -> None:
     workshop().run(stop=lambda: stop() or drain.asked())
 
@@ -57,12 +68,14 @@ def open_workshop() -> None:
     except ArrowQuantError as error:
         # The database is down: the bell will ring again when it is back.
         log.warning("workshop_waits", error=str(error))
+    presence().start()
     lookout().start()
 
 
 def close_workshop() -> None:
     """In a pool process that ends: finish the unit in hand."""
     lookout().stop()
+    presence().stop()
 
 
 @shared_task(name=RING_TASK)

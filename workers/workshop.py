@@ -63,6 +63,16 @@ class Workshop:
         self._plans = PlanCache()
         self._progress = progress
 
+    @property
+    def deps(self) -> Deps:
+        """What it was made with."""
+        return self._deps
+
+    @property
+    def worker(self) -> Worker:
+        """Who claims here."""
+        return self._worker
+
     def release_dead(self) -> int:
         """Free what processes of this host left behind when they were killed."""
         return self._deps.ledger.release_dead(self._worker.host, psutil.pids())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class JobState(StrEnum):
@@ -35,6 +35,10 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.SUCCEEDED: frozenset(),
     JobState.EXPIRED: frozenset({JobState.QUEUED}),
 }
+
+
+# What a request calls them, and what they are sorted by.
+PRIORITIES: Final = {"low": 0, "normal": 1, "high": 2}
 
 
 class Phase(StrEnum):

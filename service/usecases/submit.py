@@ -8,14 +8,13 @@ from typing import Any, Final
 
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.ids import new_id
-from service.domain.job import JobRecord, JobState, Progress
+from service.domain.job import PRIORITIES, JobRecord, JobState, Progress
 from service.domain.ports import Bell, Clock, Ledger, NewJob, ObjectStore, ObjectStores
 from service.domain.report import MANIFEST_NAME
 from service.domain.spec import JobRequest, resolve
 from service.usecases.bounded import Bounded, TookTooLong
 from service.usecases.plan import open_place, plan_source, pointed
 
-PRIORITIES: Final = {"low": 0, "normal": 1, "high": 2}
 # Whoever submits waits for the checks, but not for long: a worker makes all of them again.
 CHECK_S: Final = 10.0
 _source = Bounded(CHECK_S, 32, "storage_unavailable", "reading the source's headers")

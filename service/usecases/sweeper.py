@@ -12,6 +12,7 @@ import threading
 import structlog
 
 from service.domain.errors import ArrowQuantError
+from service.domain.fleet import Fleet
 from service.domain.ports import Bell, Ledger
 
 log = structlog.get_logger(__name__)
@@ -24,8 +25,10 @@ LONGEST_SILENCE_S = 16.0
 class Sweeper:
     """A thread beside the API."""
 
-    def __init__(self, ledger: Ledger, bell: Bell, period_s: float = PERIOD_S) -> None:
-        self._ledger, self._bell, self._period = ledger, bell, period_s
+    def __init__(
+        self, ledger: Ledger, bell: Bell, fleet: Fleet, period_s: float = PERIOD_S
+    ) -> None:
+        self._ledger, self._bell, self._fleet, self._period = ledger, bell, fleet, period_s
         self._silence, self._since = period_s, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -42,6 +45,7 @@ class Sweeper:
     def look(self) -> None:
         """One look: end what is over time, ring for what nobody has taken."""
         self._ledger.sweep()
+        self._fleet.forget_lost()
         if not self._ledger.has_work():
             self._silence, self._since = self._period, 0.0
             return

@@ -19,6 +19,7 @@ from service.web.routes import (
     api_keys,
     artifacts,
     events,
+    fleet,
     jobs,
     metrics,
     plans,
@@ -39,7 +40,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         async with AsyncExitStack() as cleanups:
             deps = await run_in_threadpool(make_deps, settings)
             cleanups.push_async_callback(run_in_threadpool, deps.close)
-            sweeper = Sweeper(deps.ledger, deps.bell)
+            sweeper = Sweeper(deps.ledger, deps.bell, deps.fleet)
             sweeper.start()
             cleanups.push_async_callback(run_in_threadpool, sweeper.stop)
             watch = Watch(deps.ledger.event_heads)
@@ -61,7 +62,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         # A redirect to another spelling of a path would drop the body of a POST in some clients.
         redirect_slashes=False,
     )
-    for routes in (plans, jobs, events, tensors, artifacts, api_keys, system, metrics):
+    for routes in (plans, jobs, events, tensors, artifacts, api_keys, fleet, system, metrics):
         app.include_router(routes.router)
     errors.install(app)
     # The last one added is the outermost.

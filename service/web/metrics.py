@@ -25,8 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.domain.errors import ArrowQuantError
 from service.domain.figures import Figures, FigureSource
-from service.domain.job import JobState
-from service.usecases.submit import PRIORITIES
+from service.domain.job import PRIORITIES, JobState
 
 UNMATCHED: Final = "unmatched"
 CACHE_S: Final = 5.0

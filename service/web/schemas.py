@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.domain.job import (
+    PRIORITIES,
     Event,
     EventType,
     JobRecord,
@@ -20,7 +21,6 @@ from service.domain.job import (
     TensorState,
 )
 from service.domain.spec import Label, LabelKey, Limits, Output, PlanRequest, Retention
-from service.usecases.submit import PRIORITIES
 
 _WORDS = {number: word for word, number in PRIORITIES.items()}
 

@@ -79,6 +79,7 @@ MAKERS: dict[str, Callable[[World], Awaitable[str]]] = {
     "name": always("manifest.json"),
     "key_id": api_key,
     "tenant": always("acme"),
+    "worker_id": always("wrk_0f1e2d3c4b5a69788796a5b4"),
 }
 # What else a tenant can have and another must not see.
 PLANTS: tuple[Callable[[World], Awaitable[None]], ...] = (waiting_job,)

@@ -85,7 +85,7 @@ class ClaimVerbs(Verbs):
             return still
 
     def _anything(self, job_id: str | None) -> bool:
-        query = select(units.c.seq).where(_claimable(self._clock.now())).limit(1)
+        query = select(units.c.seq).where(claimable(self._clock.now())).limit(1)
         if job_id is not None:
             query = query.where(units.c.job_id == job_id)
         with self._db.read() as connection:
@@ -179,7 +179,8 @@ def _leased(now: datetime) -> ColumnElement[bool]:
     return and_(units.c.state == UnitState.LEASED, units.c.lease_expires > now)
 
 
-def _claimable(now: datetime) -> ColumnElement[bool]:
+def claimable(now: datetime) -> ColumnElement[bool]:
+    """Units that somebody could take."""
     due = or_(units.c.not_before.is_(None), units.c.not_before <= now)
     return or_(
         and_(units.c.state == UnitState.FREE, due),
@@ -203,7 +204,7 @@ def _next_job(now: datetime, job_id: str | None) -> Select[str]:
         select(jobs.c.id)
         .join(units, units.c.job_id == jobs.c.id)
         .outerjoin(running, running.c.tenant == jobs.c.tenant)
-        .where(_claimable(now))
+        .where(claimable(now))
         .order_by(
             _cleanup_first(),
             jobs.c.priority.desc(),
@@ -219,7 +220,7 @@ def _next_job(now: datetime, job_id: str | None) -> Select[str]:
 def _next_unit(job: LockedJob) -> Select[Any]:
     return (
         select(units)
-        .where(units.c.job_id == job.id, _claimable(job.now))
+        .where(units.c.job_id == job.id, claimable(job.now))
         .order_by(_cleanup_first(), units.c.seq)
         .limit(1)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from arrowquant.http.api.api_keys import ApiKeysApi, AsyncApiKeysApi
 from arrowquant.http.api.artifacts import ArtifactsApi, AsyncArtifactsApi
 from arrowquant.http.api.jobs import AsyncJobsApi, JobsApi
+from arrowquant.http.api.operation import AsyncOperationApi, OperationApi
 from arrowquant.http.api.plans import AsyncPlansApi, PlansApi
 from arrowquant.http.api.system import AsyncSystemApi, SystemApi
 
@@ -16,6 +17,7 @@ class Api(
     ApiKeysApi,
     ArtifactsApi,
     JobsApi,
+    OperationApi,
     PlansApi,
     SystemApi,
 ):
@@ -26,6 +28,7 @@ class AsyncApi(
     AsyncApiKeysApi,
     AsyncArtifactsApi,
     AsyncJobsApi,
+    AsyncOperationApi,
     AsyncPlansApi,
     AsyncSystemApi,
 ):
