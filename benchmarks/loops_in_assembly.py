@@ -121,11 +121,12 @@ class Phase:
 
 ROWS = "kernels.rows._quantize_each"
 SEARCH = "kernels.lsq.refine_row"
+FIT = "kernels.lsq.fit_row"
 PHASES = (
     Phase("widen BF16", ROWS, "vpslld", "vpmovzxwd"),
     Phase("range of a group", ROWS, "vpminsd", "vpmaxsd"),
     Phase("codes and error sums", ROWS, "vcvttps2dq", "vfmadd"),
-    Phase("lsq: one candidate", SEARCH, "vcvttps2dq", "vfmadd", absent="vsubps"),
+    Phase("lsq: one candidate", FIT, "vcvttps2dq", "vfmadd", absent="vsubps"),
     Phase("lsq: error of a fit", SEARCH, "vcvttps2dq", "vfmadd213"),
 )
 

@@ -21,15 +21,15 @@ SMALLEST_NORMAL = 2.0**-14
 @inlined
 def half_nearest1(x: np.float32) -> Integer:
     """Bit pattern of the half nearest to a finite x, ties to even; saturates at +-65504."""
+    # All three cases are made and one is chosen, so that loops over scales are vectorised.
     bits = np.int64(np.float32(x).view(np.uint32))
-    sign = (bits >> 16) & 0x8000
     size = bits & 0x7FFFFFFF
-    if size >= 0x477FF000:  # 65520 and above would round to infinity
-        return sign | LARGEST
-    if size < 0x38800000:  # below 2^-14: the last bit of 0.5f weighs 2^-24, as that of the half
-        shifted = np.float32(np.float32(abs(x)) + np.float32(0.5))
-        return sign | (np.int64(shifted.view(np.uint32)) - 0x3F000000)
-    return sign | (((size + 0xFFF + ((size >> 13) & 1)) >> 13) - (112 << 10))
+    half: Integer = ((size + 0xFFF + ((size >> 13) & 1)) >> 13) - (112 << 10)
+    # Below 2^-14 the last bit of 0.5f weighs 2^-24, as that of the half.
+    small = np.int64(np.float32(np.float32(abs(x)) + np.float32(0.5)).view(np.uint32)) - 0x3F000000
+    half = small if size < 0x38800000 else half
+    half = LARGEST if size >= 0x477FF000 else half  # 65520 and above would round to infinity
+    return ((bits >> 16) & 0x8000) | half
 
 
 @inlined

@@ -101,98 +101,111 @@ def moments(
     return su, suu, swu
 
 
-@inlined
-def fit_asymmetric(
-    image: NDArray[np.float32],
-    importance: NDArray[np.float32] | None,
-    start: Integer,
-    stop: Integer,
-    n: np.float64,
-    sw: np.float64,
-    centre: np.float64,
-    gain: np.float64,
-    bits: int,
-    slopes: NDArray[np.float32],
-) -> tuple[Integer, Integer]:
-    """Scale and minimum, as halves, of the best refit for a group.
+# Rows of a search's scratch, float64 (FITS, groups): the frame of the image, its sums, those of one
+# candidate's codes, and of the best one what it explains and what the scale is made from.
+CENTRE, GAIN, N, SW, SU, SUU, SWU, BEST, BEST_SU, BEST_SUU, BEST_SWU, LOW = range(12)
+FITS = 12
 
-    image         float32 (cols,), of which [start:stop] is round((w - centre) * gain)
-    importance    float32 (cols,) or None, see importance
-    n, sw         number of weights and sum of their image; sums of h and h image with importances
-    slopes        float32 (candidates,), codes per image unit, see slopes_for
-    """
-    top = (1 << bits) - 1
-    best, su, suu, swu, low = -np.inf, 0.0, 0.0, 0.0, 0.0
-    for k in range(slopes.size):
-        a, b, c = moments(image, importance, start, stop, slopes[k], 0.5 * top + 0.5, top)
+
+@inlined
+def _frames(
+    lo: NDArray[np.float32], hi: NDArray[np.float32], symmetric: bool, fits: NDArray[np.float64]
+) -> None:
+    """Centre and gain, float32 numbers, that bring groups spanning lo .. hi to 16 bits."""
+    for g in range(lo.size):
+        low, high = np.float64(lo[g]), np.float64(hi[g])
+        centre = np.float64(0.0) if symmetric else np.float64(np.float32((low + high) * 0.5))
+        span = max(high, -low) if symmetric else np.float64(0.5) * (high - low)
+        fits[CENTRE, g] = centre
+        fits[GAIN, g] = np.float64(np.float32(UNITS / span))
+
+
+@inlined
+def _keep_best_asymmetric(fits: NDArray[np.float64]) -> None:
+    """Where the candidate explains more than the best one so far, it becomes the best."""
+    for g in range(fits.shape[1]):
+        n, sw, a, b, c = fits[N, g], fits[SW, g], fits[SU, g], fits[SUU, g], fits[SWU, g]
         determinant = n * b - a * a
-        if determinant > 0.0:
-            shift = b * sw - a * c
-            explained = ((n * c - sw * a) * c + shift * sw) / determinant
-            if explained > best:
-                best, su, suu, swu, low = explained, a, b, c, shift / determinant
-    m = half_nearest1(np.float32(centre + low / gain))
-    if suu == 0.0:
-        return 0, m
-    low = (np.float64(single1(m)) - centre) * gain
-    return half_nearest1(np.float32((swu - low * su) / suu / gain)), m
+        shift = b * sw - a * c
+        explained = ((n * c - sw * a) * c + shift * sw) / determinant
+        better = determinant > 0.0 and explained > fits[BEST, g]
+        fits[BEST, g] = explained if better else fits[BEST, g]
+        fits[BEST_SU, g] = a if better else fits[BEST_SU, g]
+        fits[BEST_SUU, g] = b if better else fits[BEST_SUU, g]
+        fits[BEST_SWU, g] = c if better else fits[BEST_SWU, g]
+        fits[LOW, g] = shift / determinant if better else fits[LOW, g]
 
 
 @inlined
-def fit_symmetric(
-    image: NDArray[np.float32],
-    importance: NDArray[np.float32] | None,
-    start: Integer,
-    stop: Integer,
-    n: np.float64,
-    sw: np.float64,
-    gain: np.float64,
-    bits: int,
-    slopes: NDArray[np.float32],
-) -> Integer:
-    """Scale, as a half, of the best refit; arguments as fit_asymmetric, with 0 as the centre."""
-    top = (1 << bits) - 1
-    half = np.float64(1 << (bits - 1))
-    best, best_scale = 0.0, 0.0
-    for k in range(slopes.size):
-        a, b, c = moments(image, importance, start, stop, slopes[k], half + 0.5, top)
-        squares = b - 2.0 * half * a + n * half * half
-        product = c - half * sw
-        if squares > 0.0 and product * product > best * squares:
-            best = product * product / squares
-            best_scale = product / squares
-    return half_nearest1(np.float32(best_scale / gain))
+def _keep_best_symmetric(half: np.float64, fits: NDArray[np.float64]) -> None:
+    """The same around the code half; LOW is the scale."""
+    for g in range(fits.shape[1]):
+        a, b, c = fits[SU, g], fits[SUU, g], fits[SWU, g]
+        squares = b - 2.0 * half * a + fits[N, g] * half * half
+        product = c - half * fits[SW, g]
+        better = squares > 0.0 and product * product > fits[BEST, g] * squares
+        fits[BEST, g] = product * product / squares if better else fits[BEST, g]
+        fits[LOW, g] = product / squares if better else fits[LOW, g]
 
 
 @inlined
-def fit_group(
+def _halves(symmetric: bool, fits: NDArray[np.float64], found: NDArray[np.uint16]) -> None:
+    """Scale and minimum of the best refits to found (2, groups), as halves."""
+    for g in range(fits.shape[1]):
+        gain, centre = fits[GAIN, g], fits[CENTRE, g]
+        if symmetric:
+            found[0, g] = half_nearest1(np.float32(fits[LOW, g] / gain))
+            found[1, g] = 0
+        else:
+            m = half_nearest1(np.float32(centre + fits[LOW, g] / gain))
+            low = (np.float64(single1(m)) - centre) * gain
+            su, suu = fits[BEST_SU, g], fits[BEST_SUU, g]
+            scale = half_nearest1(np.float32((fits[BEST_SWU, g] - low * su) / suu / gain))
+            found[0, g] = 0 if suu == 0.0 else scale
+            found[1, g] = m
+
+
+@uncounted
+def fit_row(
     w: NDArray[np.float32],
     importance: NDArray[np.float32] | None,
-    start: Integer,
-    stop: Integer,
-    lo: np.float32,
-    hi: np.float32,
+    group: int,
+    lo: NDArray[np.float32],
+    hi: NDArray[np.float32],
     bits: int,
     symmetric: bool,
     slopes: NDArray[np.float32],
     image: NDArray[np.float32],
-) -> tuple[Integer, Integer]:
-    """Scale and minimum, as halves, of the best refit for w[start:stop], which spans lo .. hi.
+    fits: NDArray[np.float64],
+    found: NDArray[np.uint16],
+) -> None:
+    """Write scale and minimum (0 when symmetric) of the best refit of every group to found.
 
-    image   float32, scratch, shape and room of w; the minimum of a symmetric group is 0
+    fits    float64 (FITS, groups), scratch; found, uint16 (2, groups); other arguments as refine_row
     """
-    low, high = np.float64(lo), np.float64(hi)
-    centre = np.float32(0.0) if symmetric else np.float32((low + high) * 0.5)
-    span = max(high, -low) if symmetric else np.float64(0.5) * (high - low)
-    gain = np.float32(UNITS / span)
-    n, sw = np.float64(stop - start), image_group(w, start, stop, centre, gain, image)
-    if importance is not None:
-        n, sw = weighted_total(image, importance, start, stop)
-    unit = np.float64(gain)
-    if symmetric:
-        return fit_symmetric(image, importance, start, stop, n, sw, unit, bits, slopes), 0
-    middle = np.float64(centre)
-    return fit_asymmetric(image, importance, start, stop, n, sw, middle, unit, bits, slopes)
+    top = (1 << bits) - 1
+    half = np.float64(1 << (bits - 1))
+    offset = half + 0.5 if symmetric else 0.5 * top + 0.5
+    _frames(lo, hi, symmetric, fits)
+    for g in range(lo.size):
+        start, stop = g * group, min((g + 1) * group, w.size)
+        centre, gain = np.float32(fits[CENTRE, g]), np.float32(fits[GAIN, g])
+        fits[N, g], fits[SW, g] = stop - start, image_group(w, start, stop, centre, gain, image)
+        if importance is not None:
+            fits[N, g], fits[SW, g] = weighted_total(image, importance, start, stop)
+        fits[BEST, g] = 0.0 if symmetric else -np.inf
+        fits[BEST_SU, g] = fits[BEST_SUU, g] = fits[BEST_SWU, g] = fits[LOW, g] = 0.0
+    for k in range(slopes.size):
+        for g in range(lo.size):
+            start, stop = g * group, min((g + 1) * group, w.size)
+            fits[SU, g], fits[SUU, g], fits[SWU, g] = moments(
+                image, importance, start, stop, slopes[k], offset, top
+            )
+        if symmetric:
+            _keep_best_symmetric(half, fits)
+        else:
+            _keep_best_asymmetric(fits)
+    _halves(symmetric, fits, found)
 
 
 @uncounted
@@ -208,26 +221,34 @@ def refine_row(
     scales: NDArray[np.uint16],
     mins: NDArray[np.uint16],
     image: NDArray[np.float32],
+    fits: NDArray[np.float64],
+    found: NDArray[np.uint16],
 ) -> None:
     """Replace scales and mins, as halves, of a row where the search makes the error smaller.
 
     w             float32 (cols,), finite, with room as for encode.encode_row
     importance    float32 (cols,), see importance, or None: all weights count the same
     lo, hi        range of each group (groups,)
-    slopes, image see slopes_for and fit_group
+    slopes        float32 (candidates,), codes per image unit, see slopes_for
     scales, mins  (groups,) as written by minmax.params_row; mins is not used when symmetric
+    image         float32, scratch, shape and room of w; fits and found, see fit_row
+
+    Each step goes through all groups of the row before the next one: what is done once for a group
+    is then done for several at a time, and none waits for another's sums.
     """
+    fit_row(w, importance, group, lo, hi, bits, symmetric, slopes, image, fits, found)
     zero, top = (1 << (bits - 1)) if symmetric else 0, (1 << bits) - 1
     for g in range(lo.size):
         start, stop = g * group, min((g + 1) * group, w.size)
-        if np.float64(hi[g]) - np.float64(lo[g]) < TINY:
-            continue
-        scale, low = fit_group(
-            w, importance, start, stop, lo[g], hi[g], bits, symmetric, slopes, image
-        )
+        scale, low = single1(found[0, g]), single1(found[1, g])
         kept = np.float32(0.0) if symmetric else single1(mins[g])
-        found = squared_error(w, importance, start, stop, single1(scale), single1(low), zero, top)
-        if found < squared_error(w, importance, start, stop, single1(scales[g]), kept, zero, top):
-            scales[g] = scale
+        fits[SU, g] = squared_error(w, importance, start, stop, scale, low, zero, top)
+        fits[SUU, g] = squared_error(
+            w, importance, start, stop, single1(scales[g]), kept, zero, top
+        )
+    for g in range(lo.size):
+        wide = np.float64(hi[g]) - np.float64(lo[g]) >= TINY
+        if wide and fits[SU, g] < fits[SUU, g]:
+            scales[g] = found[0, g]
             if not symmetric:
-                mins[g] = low
+                mins[g] = found[1, g]

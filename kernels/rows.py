@@ -12,7 +12,7 @@ from kernels._jit import kernel, uncounted
 from kernels.bitpack import pack_row
 from kernels.encode import Scratch, encode_row, scratch_for, weigh_row
 from kernels.fidelity import W2, WQ
-from kernels.lsq import refine_row
+from kernels.lsq import FITS, refine_row
 from kernels.minmax import params_row
 from kernels.ranges import finite1, group_ranges, key_range
 from kernels.unbiased import factor1, stretch_row
@@ -56,10 +56,11 @@ def quantize_rows(
     q = np.zeros(padded(cols), np.uint8)
     ranges = np.empty((2, groups), np.float32)
     before = np.empty((2, groups), np.uint16)
+    fits, found = np.empty((FITS, groups), np.float64), np.empty((2, groups), np.uint16)
     return _quantize_each(
         x, kind, bits, group, symmetric, slopes, importance, unbias, codes, scales, mins, sums,
         weighted, w, image, q, ranges[0], ranges[1], before[0], before[1, : mins.shape[1]],
-        scratch_for(groups),
+        fits, found, scratch_for(groups),
     )  # fmt: skip
 
 
@@ -85,6 +86,8 @@ def _quantize_each(
     hi: NDArray[np.float32],
     code_scales: NDArray[np.uint16],
     code_mins: NDArray[np.uint16],
+    fits: NDArray[np.float64],
+    found: NDArray[np.uint16],
     scratch: Scratch,
 ) -> int:
     """quantize_rows with the arrays that one row after the other goes through."""
@@ -97,8 +100,9 @@ def _quantize_each(
         params_row(lo, hi, bits, symmetric, scales[r], mins[r])
         if slopes.size > 0:
             refine_row(
-                w, importance, group, lo, hi, bits, symmetric, slopes, scales[r], mins[r], image
-            )
+                w, importance, group, lo, hi, bits, symmetric, slopes, scales[r], mins[r], image,
+                fits, found,
+            )  # fmt: skip
         s, m = scales[r], mins[r]
         encode_row(w, group, bits, symmetric, s, m, s, m, scratch, ahead, q, sums[r])
         total = sums[r]
