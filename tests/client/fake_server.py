@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ class FakeServer:
         self.artifact = artifact
         self.cut_downloads = 0
         self.redirect_to = ""
+        self.lose = 0  #: answers that get lost after the request was carried out
+        self.hang_after: int | None = None
+        self.open_streams = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -48,7 +52,13 @@ class FakeServer:
             return self._bytes(request, request.url.path.rpartition("/")[2])
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return problem(401, "unauthorized", detail="no valid key was given")
-        parts = request.url.path.strip("/").split("/")
+        response = self._route(request, request.url.path.strip("/").split("/"))
+        if self.lose:
+            self.lose -= 1
+            raise httpx.ReadError("connection lost")
+        return response
+
+    def _route(self, request: httpx.Request, parts: list[str]) -> httpx.Response:
         if request.method == "POST" and parts == ["v1", "jobs"]:
             return self._submit(request)
         if parts == ["v1", "plans"]:
@@ -116,6 +126,9 @@ class FakeServer:
         self, request: httpx.Request, job: dict[str, Any], rest: list[str]
     ) -> httpx.Response:
         match rest:
+            case [] if request.method == "DELETE":
+                del self.jobs[job["id"]]
+                return httpx.Response(204)
             case []:
                 return httpx.Response(200, json=job)
             case ["cancel"]:
@@ -178,7 +191,21 @@ class FakeServer:
         return httpx.Response(status, headers=headers, stream=Pieces(data, cut))
 
 
-class Pieces(httpx.SyncByteStream):
+class Both(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body for blocking clients and others."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+class Pieces(Both):
     """A body that may break off in the middle."""
 
     def __init__(self, data: bytes, cut: bool) -> None:
@@ -192,7 +219,7 @@ class Pieces(httpx.SyncByteStream):
         yield self.data[half:]
 
 
-class Stream(httpx.SyncByteStream):
+class Stream(Both):
     """Server-sent events in small pieces, with heartbeats, CRLF and a break where wanted."""
 
     def __init__(
@@ -203,12 +230,24 @@ class Stream(httpx.SyncByteStream):
         limit: int | None,
     ) -> None:
         self.server, self.job, self.events, self.limit = server, job, events, limit
+        server.open_streams += 1
+
+    def close(self) -> None:
+        self.server.open_streams -= 1
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            if not piece:
+                await asyncio.Event().wait()
+            yield piece
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"retry: 3000\r\n\r\n: ping\r\n\r\n"
         for number, event in enumerate(self.events):
             if number == self.limit:
                 raise httpx.ReadError("connection lost")
+            if number == self.server.hang_after:
+                yield b""
             data = json.dumps(event, ensure_ascii=False)
             text = f"id: {event['seq']}\r\nevent: {event['type']}\r\ndata: {data}\r\n\r\n".encode()
             if event["type"] == "done":
