@@ -15,6 +15,7 @@ from typing import Self
 import psutil
 import structlog
 
+from service import logs
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import Claim
 from service.domain.ports import Ledger
@@ -50,7 +51,9 @@ class Lease:
         self._bytes_done = 0
         self._lost: str | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(
+            target=logs.in_context(self._beat), name="lease", daemon=True
+        )
         self._process = psutil.Process()
 
     def __enter__(self) -> Self:

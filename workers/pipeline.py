@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from kernels import ErrorSums
+from service import logs
 from service.domain.plan import Plan
 from service.domain.ports import ObjectStore
 from service.domain.profiles import Action
@@ -129,7 +130,9 @@ class _Writing:
         self._writer, self._fetcher, self._stages = writer, fetcher, stages
         self._todo: queue.Queue[tuple[TensorPlan, FetchedTile, StoredTile] | None] = queue.Queue(1)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="write", daemon=True)
+        self._thread = threading.Thread(
+            target=logs.in_context(self._run), name="write", daemon=True
+        )
         self._thread.start()
 
     def put(self, tensor: TensorPlan, fetched: FetchedTile, stored: StoredTile) -> None:

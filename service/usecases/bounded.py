@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -46,7 +47,8 @@ class _Running(Generic[T]):
         self._value: T | None = None
         self._error: BaseException | None = None
         # A daemon: a store that never answers must not keep the process from ending.
-        threading.Thread(target=self._run, name="bounded", daemon=True).start()
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run,), name="bounded", daemon=True).start()
 
     def result(self) -> T:
         if self._error is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from service import logs
 from service.domain.catalog import Catalog
 from service.domain.ports import ObjectStore
 from service.domain.treatment import TensorPlan
@@ -73,7 +74,9 @@ class Prefetcher:
             self._free.put(np.empty(buffer_bytes, np.uint8))
         self._ready: queue.SimpleQueue[FetchedTile | BaseException | None] = queue.SimpleQueue()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
+        self._thread = threading.Thread(
+            target=logs.in_context(self._run), name="fetch", daemon=True
+        )
         self._thread.start()
 
     def __iter__(self) -> Iterator[FetchedTile]:
