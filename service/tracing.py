@@ -33,6 +33,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 HEADER: Final = "traceparent"
 MAX_HEADER_CHARS: Final = 64
 FLUSH_S: Final = 2.0
+SERVER: Final = SpanKind.SERVER
+PRODUCER: Final = SpanKind.PRODUCER
+CONSUMER: Final = SpanKind.CONSUMER
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _w3c: Final = TraceContextTextMapPropagator()
 _tracer: Final = trace.get_tracer("arrowquant")
@@ -53,7 +56,7 @@ def start(service: str) -> None:
     service  its name, where OTEL_SERVICE_NAME gives no other
     """
     if wanted():
-        from service.adapters.otlp import export
+        from service.otlp import export
 
         export(service)
 
@@ -61,7 +64,7 @@ def start(service: str) -> None:
 def stop() -> None:
     """Send what is left, for two seconds at most."""
     if wanted():
-        from service.adapters.otlp import finish
+        from service.otlp import finish
 
         finish(FLUSH_S)
 

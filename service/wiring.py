@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from service.adapters.celery_bell import CeleryBell
 from service.adapters.egress import Guard
 from service.adapters.objects.connections import ConfiguredStores
-from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
+from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
@@ -18,6 +18,7 @@ from service.domain.access import KeyRing
 from service.domain.egress import Egress, EgressPolicy
 from service.domain.figures import FigureSource
 from service.domain.fleet import Fleet
+from service.domain.job_log import JobLog
 from service.domain.ports import (
     Bell,
     Clock,
@@ -47,6 +48,7 @@ class Deps:
     vault: Vault
     egress: Egress
     fleet: Fleet
+    job_log: JobLog
     cleanups: tuple[Callable[[], None], ...] = ()
 
     def close(self) -> None:
@@ -76,6 +78,7 @@ def wire(settings: Settings) -> Deps:
         stores=ConfiguredStores(settings.connections),
         bell=bell,
         clock=clock,
+        job_log=SqlJobLog(engine),
         figures=SqlFigures(engine, clock, settings.lease_s),
         vault=AesGcmVault(settings.secret_keys),
         egress=Guard(EgressPolicy.of(settings.egress_allow)),

@@ -92,6 +92,7 @@ def _run(settings: Settings, limits: Limits) -> int:
     import structlog
 
     from service.wiring import wire
+    from workers import telling
     from workers.local import NoBell
     from workers.pilot import Ended, Pilot
     from workers.presence import Presence
@@ -105,6 +106,7 @@ def _run(settings: Settings, limits: Limits) -> int:
     pilot = Pilot(limits, stop)
     # Whoever else works looks by itself: a pilot needs no broker, not even to ring.
     deps = dataclasses.replace(wire(settings), bell=NoBell())
+    end_telling = telling.begin(deps)
     try:
         workshop = Workshop(deps, pilot.interrupted)
         presence = Presence(
@@ -116,6 +118,7 @@ def _run(settings: Settings, limits: Limits) -> int:
         log.info("pilot_ended", why=end.value, units=pilot.units)
         presence.stop()
     finally:
+        end_telling()
         deps.close()
     if end is Ended.UNREACHABLE:
         return EXIT_FAILED

@@ -58,15 +58,16 @@ class JobLogWriter:
         """Write what is there. What cannot be written now waits for the next time."""
         with self._writing:
             while batch := self._take():
-                job_id, lines = batch
+                job_id, lines, lost = batch
+                mark = [_lost(lost)] if lost else []
                 try:
-                    self._store.append(job_id, lines)
+                    self._store.append(job_id, mark + lines)
                 except ArrowQuantError:
-                    self._give_back(job_id, lines)
+                    self._give_back(job_id, lines, lost)
                     return
 
-    def _take(self) -> tuple[str, list[LogLine]] | None:
-        """All lines of one job, in order."""
+    def _take(self) -> tuple[str, list[LogLine], int] | None:
+        """All lines of one job, in order, and how many were given up before them."""
         with self._lock:
             if not self._lines:
                 return None
@@ -75,16 +76,14 @@ class JobLogWriter:
             others = [entry for entry in self._lines if entry[0] != job_id]
             self._lines.clear()
             self._lines.extend(others)
-            if self._lost:
-                lines.insert(0, _lost(self._lost))
-                self._lost = 0
-            return job_id, lines
+            lost, self._lost = self._lost, 0
+            return job_id, lines, lost
 
-    def _give_back(self, job_id: str, lines: Iterable[LogLine]) -> None:
+    def _give_back(self, job_id: str, lines: Iterable[LogLine], lost: int) -> None:
         with self._lock:
             waiting = [(job_id, line) for line in lines] + list(self._lines)
             room = self._lines.maxlen or len(waiting)
-            self._lost += max(0, len(waiting) - room)
+            self._lost += lost + max(0, len(waiting) - room)
             self._lines.clear()
             self._lines.extend(waiting)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.adapters.egress import Guard
-from service.adapters.sql import SqlIdempotencyStore, SqlKeyRing, SqlLedger
+from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
@@ -166,6 +166,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         stores=stores,
         bell=NoBell(),
         clock=clock,
+        job_log=SqlJobLog(engine),
         figures=SqlFigures(engine, clock, settings.lease_s),
         vault=AesGcmVault(settings.secret_keys),
         egress=Guard(EgressPolicy.of(settings.egress_allow)),

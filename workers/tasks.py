@@ -11,8 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import structlog
-from celery import shared_task
+from celery import Task, shared_task
 
+from service import tracing
 from service.domain.errors import ArrowQuantError
 from service.domain.messages import RING_TASK
 from service.settings import Settings
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+_endings: list[Callable[[], None]] = []
+
+
 @cache
 def workshop() -> Workshop:
     """This process's workshop."""
     from service.wiring import wire
-    from workers import pulse
+    from workers import pulse, telling
     from workers.workshop import Workshop
 
-    return Workshop(wire(Settings.load()), progress=pulse.of_pool_process().busy)
+    deps = wire(Settings.load())
+    _endings.append(telling.begin(deps))
+    return Workshop(deps, progress=pulse.of_pool_process().busy)
 
 
 @cache
@@ -76,12 +82,17 @@ def close_workshop() -> None:
     """In a pool process that ends: finish the unit in hand."""
     lookout().stop()
     presence().stop()
+    for end in _endings:
+        end()
 
 
-@shared_task(name=RING_TASK)
-def work() -> None:
+@shared_task(name=RING_TASK, bind=True)
+def work(self: Task[[], None]) -> None:
     """Answer the bell: work until nothing is left to claim."""
-    try:
-        lookout().answer(stop=drain.asked)
-    except ArrowQuantError as error:
-        log.warning("ledger_unreachable", error=str(error))  # the bell rings again when it is back
+    parent = self.request.get(tracing.HEADER)
+    with tracing.span("work", parent=parent, kind=tracing.CONSUMER):
+        try:
+            lookout().answer(stop=drain.asked)
+        except ArrowQuantError as error:
+            # The bell rings again when it is back.
+            log.warning("ledger_unreachable", error=str(error))

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import structlog
 
+from service import tracing
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import Claim, UnitKind, Worker
@@ -98,31 +99,49 @@ class Workshop:
     def work_on(self, claim: Claim) -> None:
         """Do one unit and account for how it ended."""
         bound = {"job_id": claim.job_id, "unit": f"{claim.kind.value}:{claim.seq}"}
-        with structlog.contextvars.bound_contextvars(**bound):
-            started = time.monotonic()
+        facts: tracing.Attributes = {
+            "job.id": claim.job_id,
+            "unit.seq": claim.seq,
+            "unit.attempt": claim.attempt,
+        }
+        ring = tracing.traceparent()
+        with (
+            structlog.contextvars.bound_contextvars(**bound, tenant=claim.tenant),
+            tracing.span(
+                f"unit {claim.kind.value}",
+                parent=claim.trace,
+                kind=tracing.CONSUMER,
+                attributes=facts,
+                links=[ring] if ring else [],
+            ) as span,
+        ):
             self._progress()
-            log.info("unit_claimed", fence=claim.fence, attempt=claim.attempt)
-            try:
-                self._do(claim)
-                outcome = "done"
-                log.info("unit_done", seconds=round(time.monotonic() - started, 3))
-            except LeaseLost as error:
-                outcome = "lost"
-                log.info("lease_lost", reason=str(error))
-            except Interrupted:
-                outcome = "given_back"
-                self._give_back(claim)
-            except ArrowQuantError as error:
-                outcome = error.code
-                self._failed(claim, error)
-            except MemoryError:
-                outcome = "out_of_memory"
-                self._failed(claim, _out_of_memory())
-            except Exception as error:
-                outcome = "internal"
-                log.exception("unit_crashed")
-                self._failed(claim, _internal(error))
+            outcome = self._outcome(claim)
+            if outcome != "done":
+                tracing.failed(span, outcome)
             counters.units.labels(claim.kind.value, outcome).inc()
+
+    def _outcome(self, claim: Claim) -> str:
+        """Do it, and say in one word how it ended; the rest is in the ledger by then."""
+        started = time.monotonic()
+        log.info("unit_claimed", fence=claim.fence, attempt=claim.attempt)
+        try:
+            self._do(claim)
+        except LeaseLost as error:
+            log.info("lease_lost", reason=str(error))
+            return "lost"
+        except Interrupted:
+            self._give_back(claim)
+            return "given_back"
+        except ArrowQuantError as error:
+            return self._failed(claim, error)
+        except MemoryError:
+            return self._failed(claim, _out_of_memory())
+        except Exception as error:
+            log.exception("unit_crashed")
+            return self._failed(claim, _internal(error))
+        log.info("unit_done", seconds=round(time.monotonic() - started, 3))
+        return "done"
 
     def _do(self, claim: Claim) -> None:
         ledger, settings = self._deps.ledger, self._deps.settings
@@ -164,7 +183,7 @@ class Workshop:
         except ArrowQuantError as error:
             log.error("outcome_not_written", error=str(error))
 
-    def _failed(self, claim: Claim, error: ArrowQuantError) -> None:
+    def _failed(self, claim: Claim, error: ArrowQuantError) -> str:
         """Try again later, or fail the job. If even that cannot be written, the lease runs out."""
         with contextlib.suppress(LeaseLost):
             try:
@@ -175,10 +194,11 @@ class Workshop:
                     self._deps.ledger.release(claim, delay, error)
                 else:
                     # Named, told to its owner, and mostly theirs to mend: no defect of ours.
-                    log.warning("job_failed", error=str(error))
+                    log.warning("job_failed", code=error.code, error=str(error))
                     self._deps.ledger.fail_job(claim, error)
             except ArrowQuantError as ledger_error:
                 log.error("outcome_not_written", error=str(ledger_error))
+        return error.code
 
     def ring_if_needed(self) -> None:
         """One bell wakes one process: whoever takes work and leaves more behind rings again."""

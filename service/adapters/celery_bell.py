@@ -13,6 +13,7 @@ from pathlib import Path
 from ssl import CERT_REQUIRED
 from typing import TYPE_CHECKING, Any, Final
 
+from service import tracing
 from service.domain.errors import ArrowQuantError
 from service.domain.messages import QUEUE, RING_TASK
 
@@ -87,7 +88,11 @@ class CeleryBell:
 
     def _send(self) -> None:
         try:
-            self._app.send_task(RING_TASK, queue=QUEUE, ignore_result=True, retry=False)
+            ids = tracing.traceparent()
+            headers = {tracing.HEADER: ids} if ids else None
+            self._app.send_task(
+                RING_TASK, queue=QUEUE, ignore_result=True, retry=False, headers=headers
+            )
         except Exception as error:
             self._quiet_until = time.monotonic() + QUIET_S
             raise _unavailable(type(error).__name__) from error

@@ -159,6 +159,7 @@ class JobRecord:
     usage: Usage = Usage()
     delete_time: datetime | None = None
     delete_artifacts: bool | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ class Claim:
     fence     grows at every claim of the unit; every write names it and fails when it is stale
     levels    tensor index -> escalated bits (0: keep raw), for the tensors of this unit
     attempt   how many times this unit was claimed before without finishing
+    trace     the trace of the request that made the job, as W3C's traceparent
     """
 
     job_id: str
@@ -188,6 +190,7 @@ class Claim:
     request: dict[str, Any]
     resolved: dict[str, Any]
     levels: dict[int, int] = field(default_factory=dict)
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

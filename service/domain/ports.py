@@ -113,6 +113,8 @@ class NewJob:
     resolved: dict[str, Any]
     max_runtime_s: int | None
     batch_id: str | None = None
+    # The trace that it belongs to, as W3C's traceparent.
+    trace: str | None = None
     max_pending_s: int | None = None
     retain_days: int | None = None
     retain_artifacts: bool = True

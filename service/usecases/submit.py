@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from service import tracing
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.ids import new_id
 from service.domain.job import PRIORITIES, JobRecord, JobState, Progress
@@ -53,6 +54,7 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores) -> NewJob:
         max_pending_s=request.limits.max_pending_s,
         retain_days=request.retention.days if request.retention else None,
         retain_artifacts=request.retention is None or request.retention.artifacts == "keep",
+        trace=tracing.traceparent(),
     )
 
 
@@ -97,6 +99,7 @@ def preview(job: NewJob, clock: Clock, max_attempts: int) -> JobRecord:
         update_time=now,
         event_seq=0,
         batch_id=job.batch_id,
+        trace=job.trace,
         queue_time=now,
         max_attempts=max_attempts,
     )

@@ -8,19 +8,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from service import tracing
 from service.settings import Settings
 from service.usecases.artifacts import Artifacts
 from service.usecases.sweeper import Sweeper
 from service.web import errors, openapi
 from service.web.context import Context
 from service.web.metrics import Measured, Metrics, serving
-from service.web.middleware import BodyCap, Envelope
+from service.web.middleware import BodyCap, Envelope, Traced
 from service.web.routes import (
     api_keys,
     artifacts,
     events,
     fleet,
     jobs,
+    logs,
     metrics,
     plans,
     system,
@@ -38,6 +40,8 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as cleanups:
+            tracing.start("arrowquant-api")
+            cleanups.push_async_callback(run_in_threadpool, tracing.stop)
             deps = await run_in_threadpool(make_deps, settings)
             cleanups.push_async_callback(run_in_threadpool, deps.close)
             sweeper = Sweeper(deps.ledger, deps.bell, deps.fleet)
@@ -62,12 +66,24 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         # A redirect to another spelling of a path would drop the body of a POST in some clients.
         redirect_slashes=False,
     )
-    for routes in (plans, jobs, events, tensors, artifacts, api_keys, fleet, system, metrics):
+    for routes in (
+        plans,
+        jobs,
+        events,
+        logs,
+        tensors,
+        artifacts,
+        api_keys,
+        fleet,
+        system,
+        metrics,
+    ):
         app.include_router(routes.router)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes)
     app.add_middleware(Envelope)
+    app.add_middleware(Traced)
     app.add_middleware(Measured, metrics=measures)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service import tracing
 from service.domain.errors import CODES, ArrowQuantError, FieldError
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -130,6 +131,7 @@ def problem(
         "fault": error.fault.value,
         "retryable": error.retryable,
         "request_id": request_id,
+        "trace_id": tracing.trace_id(),
         "where": {k: v for k, v in error.where.items() if k != "pointer"},
         "errors": [{"pointer": f.pointer, "detail": f.detail} for f in fields] + [*parameters],
     }

@@ -14,8 +14,10 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import tracing
 from service.domain.errors import ArrowQuantError
 from service.web.errors import internal, problem
+from service.web.metrics import route_of
 
 log = structlog.get_logger("service.access")
 
@@ -32,6 +34,36 @@ _SECURITY: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+
+
+class Traced:
+    """Continues the trace of whoever asks, or begins one: a span around the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _QUIET:
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(tracing.HEADER)
+        facts = {"http.request.method": scope["method"], "url.path": scope["path"]}
+        with tracing.span(
+            scope["method"], parent=given, kind=tracing.SERVER, attributes=facts
+        ) as span:
+
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                    if message["status"] >= 500:
+                        tracing.failed(span, str(message["status"]))
+                await send(message)
+
+            try:
+                await self._app(scope, receive, sending)
+            finally:
+                span.set_attribute("http.route", route_of(scope))
+                span.update_name(f"{scope['method']} {route_of(scope)}")
 
 
 class Envelope:

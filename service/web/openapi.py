@@ -48,6 +48,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "fault": {"type": "string", "enum": [fault.value for fault in Fault]},
         "retryable": {"type": "boolean", "description": "Whether the same request may work later."},
         "request_id": _TEXT | {"description": "Also in `X-Request-ID` and in the log."},
+        "trace_id": {"type": ["string", "null"], "description": "The trace it belongs to."},
         "where": {"type": "object", "description": "Facts that locate it: object, tensor..."},
         "errors": {
             "type": "array",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from service import tracing
 from service.domain.job import (
     PRIORITIES,
     Event,
@@ -71,7 +72,20 @@ class JobErrorOut(Out):
     hint: str
     fault: str
     retryable: bool
+    phase: Phase | None
+    tensor: str | None
+    object: str | None
+    attempt: int | None
+    trace_id: str | None
     where: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: dict[str, Any]) -> Self:
+        """An error as the ledger holds it; what does not apply is null."""
+        where = error.get("where", {})
+        named = {name: where.get(name) for name in ("phase", "tensor", "object")}
+        kept = {name: error.get(name) for name in ("attempt", "trace_id")}
+        return cls.model_validate(named | kept | error | {"where": where})
 
 
 class UsageOut(Out):
@@ -90,6 +104,7 @@ class LinksOut(Out):
 
     self: str
     events: str
+    logs: str
     tensors: str
     report: str
     artifacts: str
@@ -121,6 +136,7 @@ class JobOut(Out):
     end_time: datetime | None
     update_time: datetime
     expire_time: datetime | None
+    trace_id: str | None
     links: LinksOut
 
     @classmethod
@@ -142,7 +158,7 @@ class JobOut(Out):
             request=job.request,
             resolved=job.resolved,
             progress=ProgressOut(percent=percent, **progress),
-            error=None if job.error is None else JobErrorOut(**job.error),
+            error=None if job.error is None else JobErrorOut.of(job.error),
             warnings=job.warnings,
             summary=job.summary,
             usage=UsageOut.model_validate(job.usage),
@@ -152,9 +168,11 @@ class JobOut(Out):
             end_time=job.end_time,
             update_time=job.update_time,
             expire_time=job.expire_time,
+            trace_id=tracing.id_of(job.trace),
             links=LinksOut(
                 self=base,
                 events=f"{base}/events",
+                logs=f"{base}/logs",
                 tensors=f"{base}/tensors",
                 report=f"{base}/report",
                 artifacts=f"{base}/artifacts",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from service import tracing
 from workers import counters
 
 FETCH: Final = "fetch"
@@ -50,3 +51,9 @@ class Stages:
             entry.steps += 1
             entry.nbytes += nbytes
             counters.stage_seconds.labels(stage).inc(seconds)
+
+    def tell(self) -> None:
+        """A span for each stage, below the unit's."""
+        for stage, time_ in sorted(self.times.items(), key=lambda item: item[1].first):
+            facts = {"busy_s": round(time_.busy_s, 6), "steps": time_.steps, "bytes": time_.nbytes}
+            tracing.finished(stage, time_.first, time_.last, facts)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
+import structlog
+
+from service import tracing
 from service.domain import report
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.forecast import warnings
@@ -14,18 +18,16 @@ from service.domain.ports import Ledger
 from workers.job import JobContext
 from workers.lease import Lease
 
+log = structlog.get_logger(__name__)
+
 
 def run(context: JobContext, ledger: Ledger, lease: Lease, plan: Plan) -> None:
     """Verify, publish, and say so in the ledger."""
     claim = context.claim
     ledger.set_phase(claim, Phase.VERIFYING)
     parts = ledger.parts(claim.job_id)
-    for part in parts:
-        lease.check()
-        problem = _problem(context, part)
-        if problem:
-            ledger.reopen_unit(claim, part.seq, problem)
-            raise LeaseLost(problem)  # PUBLISH waits for the unit and is claimed again
+    with tracing.span("verify", attributes={"parts": len(parts)}):
+        _verify(context, ledger, lease, parts)
     ledger.set_phase(claim, Phase.PUBLISHING)
     documents = report.render(
         plan,
@@ -39,11 +41,22 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: Plan) -> None:
     )
     _remove_leftovers(context, plan)
     try:
-        _commit(context, lease, documents)
+        with tracing.span("publish"):
+            _commit(context, lease, documents)
         ledger.publish_done(claim, _summary(context, documents))
     except LeaseLost:
         _withdraw_if_cancelled(context, ledger, documents)
         raise
+
+
+def _verify(context: JobContext, ledger: Ledger, lease: Lease, parts: Sequence[PartRow]) -> None:
+    for part in parts:
+        lease.check()
+        problem = _problem(context, part)
+        if problem:
+            log.warning("part_reopened", part=part.seq, reason=problem)
+            ledger.reopen_unit(context.claim, part.seq, problem)
+            raise LeaseLost(problem)  # PUBLISH waits for the unit and is claimed again
 
 
 def _summary(context: JobContext, documents: report.Documents) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import structlog
+
 from kernels import ErrorSums
 from service.domain.forecast import tensor_row
 from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
@@ -23,6 +25,8 @@ from workers.lease import Lease
 from workers.memory import budget
 from workers.pipeline import Pass, Work, run_pass
 from workers.stages import clock
+
+log = structlog.get_logger(__name__)
 
 # Without a gate only what carries nothing is refused: a code whose error is about as large as the
 # weights themselves, which is what weights beyond float16's range become.
@@ -53,13 +57,26 @@ def run(
                     unit.seq, key, done.part.nbytes, done.part.sha256, info.etag, done.part.batches
                 )
                 ledger.tensors_done(claim, rows)
-                for row in rows:
-                    counters.tensors.labels(row.state.value).inc()
+                _tell(rows)
                 if ledger.unit_done(claim, part, levels):
                     return
         finally:
             writer.abort()
+            work.stages.tell()
         levels = ledger.unit_levels(claim)
+
+
+def _tell(rows: Sequence[TensorRow]) -> None:
+    for row in rows:
+        counters.tensors.labels(row.state.value).inc()
+        log.info(
+            "tensor_done",
+            tensor=row.name,
+            state=row.state.value,
+            bits=row.bits,
+            sqnr_db=(row.metrics or {}).get("sqnr_db"),
+            stored_bytes=row.stored_bytes,
+        )
 
 
 def _work(
@@ -112,6 +129,7 @@ def _judge(
             entry = {"bits": bits, **metrics(total)}
             wider = next_bits(bits, plan.recipe.ladder)
             ledger.escalate(claim, index, bits, wider or 0, entry)
+            log.warning("tensor_escalated", tensor=tensor.name, to_bits=wider or "raw", **entry)
             escalated = True
         else:
             rows.append(final_row(plan.tensors[index], tensor, total, stored, plan.recipe.gate))

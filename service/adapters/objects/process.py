@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class PerProcess(Generic[T]):
@@ -25,3 +29,12 @@ class PerProcess(Generic[T]):
     def pop(self) -> T | None:
         """Forget this process's value and return it, if there is one."""
         return self._values.pop(os.getpid(), None)
+
+
+class ContextPool(ThreadPoolExecutor):
+    """Threads whose log lines and spans belong to whoever gave them the work."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As the base class does."""
+        work = partial(fn, *args, **kwargs)
+        return super().submit(contextvars.copy_context().run, work)

@@ -10,12 +10,12 @@ import http.client
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from service.adapters.objects import keys
-from service.adapters.objects.process import PerProcess
+from service.adapters.objects.process import ContextPool, PerProcess
 from service.adapters.objects.s3_errors import changed, translated, unavailable
 from service.adapters.objects.s3_upload import S3Upload
 from service.domain.catalog import ObjectInfo
@@ -40,8 +40,8 @@ class S3Store:
     ) -> None:
         self._bucket, self._prefix, self._name = bucket, prefix, name
         self._clients = PerProcess(make_client)
-        self._readers = PerProcess(lambda: ThreadPoolExecutor(CONNECTIONS, "s3-read"))
-        self._writers = PerProcess(lambda: ThreadPoolExecutor(CONNECTIONS, "s3-write"))
+        self._readers = PerProcess(lambda: ContextPool(CONNECTIONS, "s3-read"))
+        self._writers = PerProcess(lambda: ContextPool(CONNECTIONS, "s3-write"))
 
     def __repr__(self) -> str:
         return f"S3Store({self._bucket!r}, {self._prefix!r})"

@@ -3,6 +3,7 @@
 from service.adapters.sql.batches import SqlBatches
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.idempotency import SqlIdempotencyStore
+from service.adapters.sql.job_log import SqlJobLog
 from service.adapters.sql.keys import SqlKeyRing
 from service.adapters.sql.ledger import SqlLedger
 from service.adapters.sql.outbox import SqlOutbox
@@ -11,6 +12,7 @@ from service.adapters.sql.webhooks import SqlWebhooks
 __all__ = [
     "SqlBatches",
     "SqlIdempotencyStore",
+    "SqlJobLog",
     "SqlKeyRing",
     "SqlLedger",
     "SqlOutbox",

@@ -131,6 +131,7 @@ class ClaimVerbs(Verbs):
             request=job["request"],
             resolved=job["resolved"],
             levels=unit_levels(job, unit["seq"]) if kind is UnitKind.QUANTIZE else {},
+            trace=job["trace"],
         )
 
 

@@ -107,6 +107,7 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
         "retain_days": job.retain_days,
         "retain_artifacts": job.retain_artifacts,
         "batch_id": job.batch_id,
+        "trace": job.trace,
         "create_time": now,
         "queue_time": now,
         "update_time": now,

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import case, func, select
 
+from service import tracing
 from service.adapters.sql.locked import LockedJob
 from service.adapters.sql.records import progress_data, to_progress
 from service.adapters.sql.tables import UnitState, tensors, units
@@ -25,7 +26,11 @@ UNTRIED: dict[str, Any] = NO_LEASE | {"attempts": 0, "not_before": None, "error"
 
 def fail(job: LockedJob, error: ArrowQuantError) -> None:
     """FAILED: every lease ends; what was half written waits to be cleaned up."""
-    value = error.as_dict()
+    value = error.as_dict() | {
+        "phase": job["phase"],
+        "attempt": job["attempt"],
+        "trace_id": tracing.id_of(job["trace"]),
+    }
     if job["phase"]:
         value["where"].setdefault("phase", job["phase"])
     hold_units(job)

@@ -118,6 +118,7 @@ jobs = Table(
     Column("progress_event_time", UtcDateTime),
     # Of the batch that submitted it, if one did.
     Column("batch_id", _id),
+    Column("trace", _id),
     # When it last became QUEUED, and how long it may then wait: `deadline` is of waiting first,
     # of running then.
     Column("queue_time", UtcDateTime),

@@ -17,6 +17,7 @@ from arrowquant.http.types import (
     JobPage,
     JobRequest,
     JobState,
+    LogPage,
     Tensor,
     TensorPage,
     TensorState,
@@ -140,6 +141,24 @@ class JobsApi(SyncShell):
         return self._send(
             Call[EventPage](
                 "GET", at("/v1/jobs/{}/events", job_id), {"after": after, "page_size": page_size}
+            )
+        )
+
+    def list_logs(
+        self,
+        job_id: str,
+        *,
+        after: int | None = None,
+        level: Literal["debug", "info", "warning", "error"] | None = None,
+        tensor: str | None = None,
+        page_size: int | None = None,
+    ) -> LogPage:
+        """Read the log of a job."""
+        return self._send(
+            Call[LogPage](
+                "GET",
+                at("/v1/jobs/{}/logs", job_id),
+                {"after": after, "level": level, "tensor": tensor, "page_size": page_size},
             )
         )
 
@@ -290,6 +309,24 @@ class AsyncJobsApi(AsyncShell):
         return await self._send(
             Call[EventPage](
                 "GET", at("/v1/jobs/{}/events", job_id), {"after": after, "page_size": page_size}
+            )
+        )
+
+    async def list_logs(
+        self,
+        job_id: str,
+        *,
+        after: int | None = None,
+        level: Literal["debug", "info", "warning", "error"] | None = None,
+        tensor: str | None = None,
+        page_size: int | None = None,
+    ) -> LogPage:
+        """Read the log of a job."""
+        return await self._send(
+            Call[LogPage](
+                "GET",
+                at("/v1/jobs/{}/logs", job_id),
+                {"after": after, "level": level, "tensor": tensor, "page_size": page_size},
             )
         )
 

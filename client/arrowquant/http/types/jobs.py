@@ -47,6 +47,11 @@ class JobError(TypedDict):
     hint: str
     fault: str
     retryable: bool
+    phase: Phase | None
+    tensor: str | None
+    object: str | None
+    attempt: int | None
+    trace_id: str | None
     where: dict[str, Any]
 
 
@@ -78,6 +83,7 @@ class Job(TypedDict):
     end_time: str | None
     update_time: str
     expire_time: str | None
+    trace_id: str | None
     links: Links
 
 
@@ -106,9 +112,30 @@ class Links(TypedDict):
 
     self: str
     events: str
+    logs: str
     tensors: str
     report: str
     artifacts: str
+
+
+class LogLine(TypedDict):
+    """One line. `seq` counts within the job; `data` has what belongs to the event."""
+
+    seq: int
+    time: str
+    level: str
+    event: str
+    unit: str | None
+    tensor: str | None
+    trace_id: str | None
+    data: dict[str, Any]
+
+
+class LogPage(TypedDict):
+    """Lines in order. Ask again with `after=next_after` for what follows."""
+
+    logs: list[LogLine]
+    next_after: int
 
 
 class Progress(TypedDict):
