@@ -162,6 +162,11 @@ class Settings(BaseSettings):
     max_body_bytes: ByteSize = ByteSize(2**20)
     retention_days: int | None = Field(None, ge=1, le=3650)
     tenant_retention_days: dict[str, Annotated[int, Field(ge=1, le=3650)]] = {}
+    webhook_timeout_s: float = Field(15.0, ge=1, le=30)
+    webhook_at_once: int = Field(16, ge=1, le=64)
+    webhook_retry_hours: int = Field(72, ge=1, le=30 * 24)
+    webhook_disable_hours: int = Field(120, ge=1, le=90 * 24)
+    webhook_keep_days: int = Field(30, ge=1, le=3650)
     presign_s: int = Field(900, ge=1, le=7 * 86400)
     secret_keys: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False)
     egress_allow: Annotated[tuple[str, ...], NoDecode] = ()

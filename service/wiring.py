@@ -12,8 +12,11 @@ from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, Sql
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
+from service.adapters.sql.outbox import SqlOutbox
+from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
+from service.adapters.webhook_sender import HttpSender
 from service.domain.access import KeyRing
 from service.domain.egress import Egress, EgressPolicy
 from service.domain.figures import FigureSource
@@ -27,6 +30,7 @@ from service.domain.ports import (
     ObjectStores,
 )
 from service.domain.vault import Vault
+from service.domain.webhooks import Outbox, Sender, Webhooks
 from service.settings import Settings
 
 
@@ -49,6 +53,9 @@ class Deps:
     egress: Egress
     fleet: Fleet
     job_log: JobLog
+    webhooks: Webhooks
+    outbox: Outbox
+    sender: Sender
     cleanups: tuple[Callable[[], None], ...] = ()
 
     def close(self) -> None:
@@ -63,6 +70,7 @@ def wire(settings: Settings) -> Deps:
     migrate(settings.resolved_database_url)
     engine = make_engine(settings.resolved_database_url)
     clock = SystemClock()
+    guard = Guard(EgressPolicy.of(settings.egress_allow))
     bell = CeleryBell(settings.resolved_broker_url, settings.data_dir)
     return Deps(
         settings=settings,
@@ -81,7 +89,10 @@ def wire(settings: Settings) -> Deps:
         job_log=SqlJobLog(engine),
         figures=SqlFigures(engine, clock, settings.lease_s),
         vault=AesGcmVault(settings.secret_keys),
-        egress=Guard(EgressPolicy.of(settings.egress_allow)),
         fleet=SqlFleet(engine, clock, settings.lease_s),
+        egress=guard,
+        webhooks=SqlWebhooks(engine, clock),
+        outbox=SqlOutbox(engine, clock, disable_s=settings.webhook_disable_hours * 3600.0),
+        sender=HttpSender(guard, clock, settings.webhook_timeout_s),
         cleanups=(engine.dispose, bell.close),
     )

@@ -17,8 +17,11 @@ from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, Sql
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
+from service.adapters.sql.outbox import SqlOutbox
+from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
+from service.adapters.webhook_sender import HttpSender
 from service.domain.egress import EgressPolicy
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
@@ -158,6 +161,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
     migrate(url)
     engine, clock = make_engine(url), SystemClock()
     ledger = SqlLedger(engine, clock, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
+    guard = Guard(EgressPolicy.of(settings.egress_allow))
     return Deps(
         settings=settings,
         ledger=ledger,
@@ -169,8 +173,11 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         job_log=SqlJobLog(engine),
         figures=SqlFigures(engine, clock, settings.lease_s),
         vault=AesGcmVault(settings.secret_keys),
-        egress=Guard(EgressPolicy.of(settings.egress_allow)),
         fleet=SqlFleet(engine, clock, settings.lease_s),
+        egress=guard,
+        webhooks=SqlWebhooks(engine, clock),
+        outbox=SqlOutbox(engine, clock),
+        sender=HttpSender(guard, clock, settings.webhook_timeout_s),
         cleanups=(engine.dispose,),
     )
 

@@ -4,9 +4,10 @@ status alone."""
 from __future__ import annotations
 
 import email.utils
+import functools
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final
@@ -14,23 +15,26 @@ from typing import Final
 import httpx
 from standardwebhooks import Webhook
 
+from service.adapters.egress import Guard, guarded_client
 from service.domain.errors import ArrowQuantError
 from service.domain.ports import Clock
 from service.domain.webhooks import Errand, Outcome
 
 USER_AGENT: Final = f"ArrowQuant/{version('arrowquant-server')} (webhooks)"
+# A status and its headers; what follows is not waited for.
+MAX_BYTES: Final = 64 * 2**10
 _MAX_RETRY_AFTER_CHARS: Final = 64
 
 
 class HttpSender:
     """`Sender`. Follows no redirect, asks no proxy, reads no body.
 
-    make_client  a client for one attempt, which judges the address it connects to and ends the
-                 attempt when its time is over
+    guard      judges what is connected to, at every attempt
+    timeout_s  for the whole of an attempt, however slowly the receiver speaks
     """
 
-    def __init__(self, make_client: Callable[[], httpx.Client], clock: Clock) -> None:
-        self._make_client, self._clock = make_client, clock
+    def __init__(self, guard: Guard, clock: Clock, timeout_s: float = 15.0) -> None:
+        self._guard, self._clock, self._timeout_s = guard, clock, timeout_s
 
     def send(self, errand: Errand, secrets: Sequence[str]) -> Outcome:
         now = self._clock.now()
@@ -39,7 +43,7 @@ class HttpSender:
         headers = signed(errand, secrets, now)
         try:
             with (
-                self._make_client() as client,
+                self._client() as client,
                 client.stream("POST", errand.url, headers=headers, content=errand.body) as response,
             ):
                 # The body is not read: it would be of use only to who probes our network.
@@ -50,6 +54,17 @@ class HttpSender:
             error = _named(raised) if status is None else None
         ms = round(1000 * (time.monotonic() - began))
         return Outcome(now, ms, status, error, wish)
+
+    def _client(self) -> httpx.Client:
+        return guarded_client(
+            self._guard, total_s=self._timeout_s, max_bytes=MAX_BYTES, verify=_certificates()
+        )
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    # Reading the list of authorities takes longer than most attempts.
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def signed(errand: Errand, secrets: Sequence[str], now: datetime) -> dict[str, str]:

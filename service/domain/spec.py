@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -32,6 +33,7 @@ from service.domain.profiles import (
     ProfileName,
     Role,
 )
+from service.domain.webhooks import JobEventName
 from service.domain.wire import Wire
 
 MAX_RULES = 256
@@ -165,6 +167,21 @@ class PlanRequest(Wire):
     recipe: Recipe = Recipe()
 
 
+class Notify(Wire):
+    """Tell this webhook endpoint of the job. `events` replaces the endpoint's own filter."""
+
+    webhook_endpoint: Annotated[str, StringConstraints(pattern=r"^wh_[0-9a-z]{1,40}$")]
+    events: Annotated[tuple[JobEventName, ...], Field(max_length=16)] = ()
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+# A single one may be written without the brackets.
+NotifyList = Annotated[tuple[Notify, ...], BeforeValidator(_listed), Field(max_length=16)]
+
+
 class JobRequest(PlanRequest):
     """The body of `POST /v1/jobs`."""
 
@@ -174,6 +191,7 @@ class JobRequest(PlanRequest):
     limits: Limits = Limits()
     priority: Literal["low", "normal", "high"] = "normal"
     retention: Retention | None = None
+    notify: NotifyList = ()
 
 
 class Gate(BaseModel):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from service.domain.job import JobState
 
@@ -27,6 +27,16 @@ class HookEvent(StrEnum):
     PING = "ping"  #: sent on request only, whatever the endpoint's filter
 
 
+# What a filter may name.
+EventName = Literal[
+    "job.started",
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+    "job.expired",
+    "batch.completed",
+]
+JobEventName = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled", "job.expired"]
 OF_STATE: Final = {
     JobState.RUNNING: HookEvent.JOB_STARTED,
     JobState.SUCCEEDED: HookEvent.JOB_SUCCEEDED,

@@ -13,6 +13,7 @@ from service.domain.job import PRIORITIES, JobRecord, JobState, Progress
 from service.domain.ports import Bell, Clock, Ledger, NewJob, ObjectStore, ObjectStores
 from service.domain.report import MANIFEST_NAME
 from service.domain.spec import JobRequest, resolve
+from service.domain.webhooks import Webhooks
 from service.usecases.bounded import Bounded, TookTooLong
 from service.usecases.plan import open_place, plan_source, pointed
 
@@ -30,9 +31,10 @@ class Accepted:
     unrung: ArrowQuantError | None
 
 
-def check(request: JobRequest, tenant: str, stores: ObjectStores) -> NewJob:
+def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webhooks) -> NewJob:
     """The job as it would be stored. Raises what makes it impossible."""
     _no_nul(request)
+    _known_endpoints(request, tenant, webhooks)
     if request.output.prefix.endswith(".safetensors"):
         raise _invalid("/output/prefix", "the output is a folder: it cannot end in .safetensors")
     output = open_place(stores, tenant, request.output, "/output")
@@ -59,10 +61,15 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores) -> NewJob:
 
 
 def submit(
-    request: JobRequest, tenant: str, stores: ObjectStores, ledger: Ledger, bell: Bell
+    request: JobRequest,
+    tenant: str,
+    stores: ObjectStores,
+    webhooks: Webhooks,
+    ledger: Ledger,
+    bell: Bell,
 ) -> Accepted:
     """Check, store, ring: in that order, so that what was rung for is there."""
-    job = ledger.create_job(check(request, tenant, stores))
+    job = ledger.create_job(check(request, tenant, stores, webhooks))
     return Accepted(job, ring(bell))
 
 
@@ -110,6 +117,24 @@ def _no_nul(request: JobRequest) -> None:
     for pointer, text in _texts(request.model_dump(mode="json"), ""):
         if "\0" in text:
             raise _invalid(pointer, "the character U+0000 is not allowed")
+
+
+def _known_endpoints(request: JobRequest, tenant: str, webhooks: Webhooks) -> None:
+    if not request.notify:
+        return
+    known = {endpoint.id for endpoint in webhooks.list(tenant)}
+    wrong = tuple(
+        FieldError(f"/notify/{number}/webhook_endpoint", "there is no such webhook endpoint")
+        for number, named in enumerate(request.notify)
+        if named.webhook_endpoint not in known
+    )
+    if wrong:
+        raise ArrowQuantError(
+            "invalid_spec",
+            f"{wrong[0].pointer}: {wrong[0].detail}",
+            "See GET /v1/webhook_endpoints.",
+            errors=wrong,
+        )
 
 
 def _texts(value: Any, pointer: str) -> Iterator[tuple[str, str]]:

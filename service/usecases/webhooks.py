@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from service.domain.egress import Egress
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.ids import new_id
 from service.domain.ports import Clock
+from service.domain.vault import Vault
 from service.domain.webhooks import (
     Delivery,
     DeliveryQuery,
@@ -24,6 +26,7 @@ from service.domain.webhooks import (
     Webhooks,
 )
 from service.usecases.paging import page_position, page_size, page_token
+from service.usecases.plan import pointed
 
 SECRET_BYTES: Final = 32
 MAX_URL_CHARS: Final = 2048
@@ -31,24 +34,13 @@ MAX_URL_CHARS: Final = 2048
 _URL_CHARS: Final = re.compile(r"[!-~]+\Z")
 
 
-class Vault(Protocol):
-    """Seals what is kept secret in the database."""
-
-    def seal(self, context: Sequence[str], secret: bytes) -> bytes: ...
-
-    def open(self, context: Sequence[str], sealed: bytes) -> bytes: ...
-
-
 @dataclass(frozen=True, slots=True)
 class WebhookDesk:
-    """What the owner of webhooks asks for.
-
-    check_address  raises if no message may go to a URL's host
-    """
+    """What the owner of webhooks asks for."""
 
     webhooks: Webhooks
     vault: Vault
-    check_address: Callable[[str], None]
+    egress: Egress
     clock: Clock
 
     def create(
@@ -123,7 +115,11 @@ class WebhookDesk:
 
     def _check(self, url: str) -> None:
         check_url(url)
-        self.check_address(url)
+        try:
+            # Judged again at every attempt: this is only so that a mistake is seen at once.
+            self.egress.check(url)
+        except ArrowQuantError as error:
+            raise pointed(error, "/url") from None
 
 
 def check_url(url: str) -> None:

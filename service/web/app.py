@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from service import tracing
+from service.domain.webhooks import Schedule
 from service.settings import Settings
 from service.usecases.artifacts import Artifacts
+from service.usecases.courier import Courier
 from service.usecases.sweeper import Sweeper
+from service.usecases.webhooks import WebhookDesk
 from service.web import errors, openapi
 from service.web.context import Context
 from service.web.metrics import Measured, Metrics, serving
@@ -27,6 +31,7 @@ from service.web.routes import (
     plans,
     system,
     tensors,
+    webhooks,
 )
 from service.web.watch import Watch
 from service.wiring import Deps, wire
@@ -52,8 +57,12 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
             cleanups.push_async_callback(watch.stop)
             measures.watch(deps.figures)
             cleanups.enter_context(serving(measures, settings.metrics_host, settings.metrics_port))
+            desk = WebhookDesk(deps.webhooks, deps.vault, deps.egress, deps.clock)
+            courier = _courier(deps, desk)
+            courier.start()
+            cleanups.push_async_callback(run_in_threadpool, courier.stop)
             artifacts_of = Artifacts(deps.ledger, deps.stores)
-            app.state.context = Context(deps, artifacts_of, watch, measures)
+            app.state.context = Context(deps, artifacts_of, watch, desk, measures)
             yield
 
     app = FastAPI(
@@ -74,11 +83,13 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         tensors,
         artifacts,
         api_keys,
+        webhooks,
         fleet,
         system,
         metrics,
     ):
         app.include_router(routes.router)
+    app.include_router(webhooks.secret_router)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes)
@@ -87,3 +98,16 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
     app.add_middleware(Measured, metrics=measures)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
+
+
+def _courier(deps: Deps, desk: WebhookDesk) -> Courier:
+    settings = deps.settings
+    return Courier(
+        deps.outbox,
+        deps.sender,
+        desk.open_secrets,
+        deps.clock,
+        Schedule(span_s=settings.webhook_retry_hours * 3600.0),
+        at_once=settings.webhook_at_once,
+        keep=timedelta(days=settings.webhook_keep_days),
+    )

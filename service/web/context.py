@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from service.usecases.artifacts import Artifacts
+from service.usecases.webhooks import WebhookDesk
 from service.web.metrics import Metrics
 from service.web.watch import Watch
 from service.wiring import Deps
@@ -21,6 +22,7 @@ class Context:
     deps: Deps
     artifacts: Artifacts
     watch: Watch
+    webhooks: WebhookDesk
     metrics: Metrics
 
 

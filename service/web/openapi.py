@@ -27,6 +27,7 @@ TAGS: Final = [
     {"name": "jobs", "description": "Create, follow, cancel and retry jobs."},
     {"name": "artifacts", "description": "The files and the report of a job that succeeded."},
     {"name": "api_keys", "description": "The keys of your tenant."},
+    {"name": "webhooks", "description": "Be told what happens, by signed messages."},
     {"name": "system", "description": "What the service is and whether it is well."},
 ]
 

@@ -21,7 +21,7 @@ from service.domain.job import (
     TensorRow,
     TensorState,
 )
-from service.domain.spec import Label, LabelKey, Limits, Output, PlanRequest, Retention
+from service.domain.spec import Label, LabelKey, Limits, NotifyList, Output, PlanRequest, Retention
 
 _WORDS = {number: word for word, number in PRIORITIES.items()}
 
@@ -45,6 +45,7 @@ class PlanBody(PlanRequest):
     limits: Limits = Limits()
     priority: Literal["low", "normal", "high"] = "normal"
     retention: Retention | None = None
+    notify: NotifyList = ()
 
 
 class ProgressOut(Out):

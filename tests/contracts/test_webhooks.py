@@ -114,7 +114,7 @@ def test_a_job_may_name_its_endpoints(bench: Bench, hooks: Hooks) -> None:
         {"webhook_endpoint": first.id, "events": ["job.succeeded"]},
         {"webhook_endpoint": second.id},
     ]
-    for named in (notify, notify[0]):
+    for named in (notify, notify[:1]):
         bench.submit(request={"notify": named})
         run(bench)
     assert [d.event for d in hooks.log(first)] == ["job.succeeded"] * 2

@@ -164,7 +164,6 @@ class LockedJob:
 
     def _tell(self, event: HookEvent, seq: int, data: dict[str, Any]) -> None:
         """A message to each endpoint, in the same transaction as the change it tells of."""
-        notify = self["request"].get("notify") or ()
         announce(
             self.connection,
             self["tenant"],
@@ -173,7 +172,7 @@ class LockedJob:
             origin=f"{self.id}:{seq}",
             data=data,
             now=self.now,
-            notify=[notify] if isinstance(notify, dict) else notify,
+            notify=self["request"].get("notify") or (),
         )
 
     def record(self) -> JobRecord:

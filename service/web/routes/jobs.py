@@ -63,10 +63,12 @@ def create_job(
     """
     deps = shared.deps
     if validate_only:
-        new = submit.check(body, tenant, deps.stores)
+        new = submit.check(body, tenant, deps.stores, deps.webhooks)
         job = submit.preview(new, deps.clock, deps.settings.max_attempts)
         return json_answer(JobOut.of(job), 202)
-    return _accepted(submit.submit(body, tenant, deps.stores, deps.ledger, deps.bell))
+    return _accepted(
+        submit.submit(body, tenant, deps.stores, deps.webhooks, deps.ledger, deps.bell)
+    )
 
 
 @router.get(

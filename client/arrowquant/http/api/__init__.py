@@ -11,6 +11,7 @@ from arrowquant.http.api.jobs import AsyncJobsApi, JobsApi
 from arrowquant.http.api.operation import AsyncOperationApi, OperationApi
 from arrowquant.http.api.plans import AsyncPlansApi, PlansApi
 from arrowquant.http.api.system import AsyncSystemApi, SystemApi
+from arrowquant.http.api.webhooks import AsyncWebhooksApi, WebhooksApi
 
 
 class Api(
@@ -20,6 +21,7 @@ class Api(
     OperationApi,
     PlansApi,
     SystemApi,
+    WebhooksApi,
 ):
     """Every operation."""
 
@@ -31,5 +33,6 @@ class AsyncApi(
     AsyncOperationApi,
     AsyncPlansApi,
     AsyncSystemApi,
+    AsyncWebhooksApi,
 ):
     """Every operation, to be awaited."""

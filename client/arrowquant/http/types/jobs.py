@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from arrowquant.http.types.shared import Limits, Output, Recipe, Retention, Source
+from arrowquant.http.types.shared import Limits, Notify, Output, Recipe, Retention, Source
 
 EventType: TypeAlias = Literal["state", "progress", "tensor", "warning", "artifact", "done"]
 
@@ -105,6 +105,7 @@ class JobRequest(TypedDict):
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]
     retention: NotRequired[Retention | None]
+    notify: NotRequired[list[Notify]]
 
 
 class Links(TypedDict):

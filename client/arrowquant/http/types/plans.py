@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-from arrowquant.http.types.shared import Limits, Output, Recipe, Retention, Role, Rule, Source
+from arrowquant.http.types.shared import (
+    Limits,
+    Notify,
+    Output,
+    Recipe,
+    Retention,
+    Role,
+    Rule,
+    Source,
+)
 
 
 class Gate(TypedDict):
@@ -33,6 +42,7 @@ class PlanBody(TypedDict):
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]
     retention: NotRequired[Retention | None]
+    notify: NotRequired[list[Notify]]
 
 
 class Plan(TypedDict):

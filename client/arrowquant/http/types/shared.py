@@ -44,6 +44,15 @@ class Limits(TypedDict):
     max_pending_s: NotRequired[int | None]
 
 
+class Notify(TypedDict):
+    """Tell this webhook endpoint of the job. `events` replaces the endpoint's own filter."""
+
+    webhook_endpoint: str
+    events: NotRequired[
+        list[Literal["job.started", "job.succeeded", "job.failed", "job.cancelled", "job.expired"]]
+    ]
+
+
 class Output(TypedDict):
     """Where the artifact goes, and what to do when one is there already."""
 
