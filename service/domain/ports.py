@@ -183,7 +183,7 @@ class Ledger(Protocol):
     # -- the workers ------------------------------------------------------------------------------
 
     def claim(self, worker: Worker, job_id: str | None = None) -> Claim | None:
-        """Take the next unit: by priority, then the tenant with the fewest running units, then
+        """Take the next unit: by priority (one higher for each hour of age), then the tenant with the fewest running units, then
         age. Takes free units and those whose lease ran out; sets job RUNNING (+ phase). A unit
         claimed more than `max_attempts` times without finishing fails its job with
         attempts_exhausted. None if there is nothing to do."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.adapters.sql.claims import AGING
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import Claim, EventType, JobState, Phase, UnitKind
 from service.domain.ports import Ledger
@@ -273,3 +274,27 @@ def test_the_rate_is_of_the_time_at_work(bench: Bench) -> None:
     assert bench.ledger.get_job(job.id).progress.bytes_per_s == 20.0
     bench.ledger.cancel_job(job.id)
     assert bench.ledger.get_job(job.id).progress.eta_s is None
+
+
+class TestNobodyStarves:
+    def test_what_is_not_urgent_comes_before_what_arrives_later(self, bench: Bench) -> None:
+        """After an hour it counts as normal, and is the oldest of those."""
+        low = bench.submit(priority=0)
+        bench.clock.move(AGING.total_seconds())
+        normal = bench.submit(priority=1)
+        urgent = [bench.submit(priority=2).id for _ in range(3)]
+        assert [bench.take().job_id for _ in range(5)] == [*urgent, low.id, normal.id]
+
+    def test_in_the_end_it_is_as_urgent_as_anything(self, bench: Bench) -> None:
+        low = bench.submit(priority=0)
+        bench.clock.move(2 * AGING.total_seconds())
+        bench.submit(priority=2)
+        assert bench.take().job_id == low.id
+
+    def test_age_makes_nothing_more_urgent_than_urgent(self, bench: Bench) -> None:
+        """Else the tenant with the oldest jobs would have all workers to itself."""
+        for _ in range(3):
+            bench.submit(tenant="patient", priority=2)
+        bench.clock.move(10 * AGING.total_seconds())
+        bench.submit(tenant="new", priority=2)
+        assert [bench.take().tenant for _ in range(3)] == ["patient", "new", "patient"]

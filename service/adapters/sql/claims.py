@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, func, or_, select
 
@@ -13,7 +13,10 @@ from service.adapters.sql.life import NO_LEASE, fail, finish_cleanup, note_progr
 from service.adapters.sql.locked import LockedJob, Verbs, read_unit
 from service.adapters.sql.tables import UnitState, jobs, units
 from service.domain.errors import ArrowQuantError
-from service.domain.job import Claim, EventType, JobState, Phase, UnitKind, Worker
+from service.domain.job import PRIORITIES, Claim, EventType, JobState, Phase, UnitKind, Worker
+
+# After so long a job counts as if it had the next higher priority.
+AGING: Final = timedelta(hours=1)
 
 
 class ClaimVerbs(Verbs):
@@ -194,6 +197,18 @@ def _cleanup_first() -> ColumnElement[int]:
     return case((units.c.kind == UnitKind.CLEANUP, 0), else_=1)
 
 
+def _urgency(now: datetime) -> ColumnElement[int]:
+    """The priority, one higher for every AGING in which the job has not been finished, up to the
+    highest: what is urgent goes first, and what is not is not put off for ever."""
+    highest = max(PRIORITIES.values())
+    since = func.coalesce(jobs.c.queue_time, jobs.c.create_time)
+    raised = [
+        (since <= now - AGING * steps, jobs.c.priority + steps) for steps in range(highest, 0, -1)
+    ]
+    aged = case(*raised, else_=jobs.c.priority)
+    return case((aged > highest, highest), else_=aged)
+
+
 def _next_job(now: datetime, job_id: str | None) -> Select[str]:
     running = (
         select(units.c.tenant, func.count().label("leases"))
@@ -208,7 +223,7 @@ def _next_job(now: datetime, job_id: str | None) -> Select[str]:
         .where(claimable(now))
         .order_by(
             _cleanup_first(),
-            jobs.c.priority.desc(),
+            _urgency(now).desc(),
             func.coalesce(running.c.leases, 0),
             jobs.c.create_time,
             jobs.c.id,
