@@ -34,6 +34,18 @@ class HeldUnit:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A worker process that has a unit of a job in its hands, and when it was last heard of."""
+
+    id: str
+    host: str
+    kind: UnitKind
+    seq: int
+    heartbeat_time: datetime
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRecord:
     """A worker process. `name` is what leases are held under, `id` its form for addresses."""
 
@@ -106,6 +118,9 @@ class Fleet(Protocol):
 
     def drain(self, worker_id: str) -> WorkerRecord:
         """Ask a worker to take no more work. Raises not_found."""
+
+    def holders(self, job_id: str) -> list[Holder]:
+        """Who works on a job now."""
 
     def queues(self) -> list[Queue]:
         """By priority, highest first; those that are empty too."""

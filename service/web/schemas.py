@@ -5,12 +5,14 @@ What the API takes is defined in `service.domain.spec`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service import tracing
+from service.domain.fleet import Holder
 from service.domain.job import (
     PRIORITIES,
     Event,
@@ -20,9 +22,11 @@ from service.domain.job import (
     Phase,
     TensorRow,
     TensorState,
+    UnitKind,
 )
 from service.domain.spec import Label, LabelKey, Limits, NotifyList, Output, PlanRequest, Retention
 
+JobView = Literal["basic", "full"]
 _WORDS = {number: word for word, number in PRIORITIES.items()}
 
 
@@ -100,6 +104,18 @@ class UsageOut(Out):
     peak_rss_bytes: int
 
 
+class HolderOut(Out):
+    """A worker process that works on the job: the unit in its hands, its memory, and when it was
+    last heard of."""
+
+    id: str
+    host: str
+    kind: UnitKind
+    seq: int
+    heartbeat_time: datetime
+    rss_bytes: int
+
+
 class LinksOut(Out):
     """Paths of what belongs to the job."""
 
@@ -113,7 +129,9 @@ class LinksOut(Out):
 
 class JobOut(Out):
     """A job. `request` is the body as accepted, `resolved` the recipe with every default filled in
-    and, once planned, the pinned source objects. `summary` is there once it SUCCEEDED."""
+    and, once planned, the pinned source objects. `summary` is there once it SUCCEEDED. `workers`
+    are those at work on it now, where a single job was asked for. With `view=basic` `request`,
+    `resolved`, `warnings`, `summary` and `workers` are null."""
 
     id: str
     name: str
@@ -124,12 +142,13 @@ class JobOut(Out):
     attempt: int
     max_attempts: int
     priority: str
-    request: dict[str, Any]
-    resolved: dict[str, Any]
+    request: dict[str, Any] | None
+    resolved: dict[str, Any] | None
     progress: ProgressOut
     error: JobErrorOut | None
-    warnings: list[dict[str, Any]]
+    warnings: list[dict[str, Any]] | None
     summary: dict[str, Any] | None
+    workers: list[HolderOut] | None
     usage: UsageOut
     create_time: datetime
     queue_time: datetime | None
@@ -141,8 +160,11 @@ class JobOut(Out):
     links: LinksOut
 
     @classmethod
-    def of(cls, job: JobRecord) -> Self:
+    def of(
+        cls, job: JobRecord, view: JobView = "full", workers: Sequence[Holder] | None = ()
+    ) -> Self:
         """A ledger record as the API shows it."""
+        full = view == "full"
         progress = {name: getattr(job.progress, name) for name in job.progress.__slots__}
         percent = 100.0 if job.state is JobState.SUCCEEDED else job.progress.percent
         base = f"/v1/jobs/{job.id}"
@@ -156,12 +178,15 @@ class JobOut(Out):
             attempt=job.attempt,
             max_attempts=job.max_attempts,
             priority=_WORDS.get(job.priority, str(job.priority)),
-            request=job.request,
-            resolved=job.resolved,
+            request=job.request if full else None,
+            resolved=job.resolved if full else None,
             progress=ProgressOut(percent=percent, **progress),
             error=None if job.error is None else JobErrorOut.of(job.error),
-            warnings=job.warnings,
-            summary=job.summary,
+            warnings=job.warnings if full else None,
+            summary=job.summary if full else None,
+            workers=[HolderOut.model_validate(w) for w in workers]
+            if full and workers is not None
+            else None,
             usage=UsageOut.model_validate(job.usage),
             create_time=job.create_time,
             queue_time=job.queue_time,

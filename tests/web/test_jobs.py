@@ -279,3 +279,38 @@ async def test_an_output_has_one_writer_at_a_time(client: httpx.AsyncClient) -> 
     assert (await client.post("/v1/jobs", json=body)).status_code == 202
     again = await client.post(f"/v1/jobs/{first}/retry")
     assert (again.status_code, again.json()["code"]) == (409, "output_in_use")
+
+
+async def test_a_basic_view_is_light(
+    client: httpx.AsyncClient, submit: Submit, worker: MiniWorker
+) -> None:
+    job = await submit(name="n")
+    worker.finish(job)
+    heavy = {"request", "resolved", "warnings", "summary", "workers"}
+    full = (await client.get(f"/v1/jobs/{job}")).json()
+    basic = await client.get(f"/v1/jobs/{job}?view=basic")
+    assert {name for name, value in basic.json().items() if value != full[name]} == heavy
+    assert all(basic.json()[name] is None for name in heavy)
+    [listed] = (await client.get("/v1/jobs?view=basic")).json()["jobs"]
+    assert listed == basic.json()
+    same = {"If-None-Match": basic.headers["ETag"]}
+    assert (await client.get(f"/v1/jobs/{job}?view=basic", headers=same)).status_code == 304
+    assert (await client.get(f"/v1/jobs/{job}", headers=same)).status_code == 200
+    assert (await client.get(f"/v1/jobs/{job}?view=tiny")).status_code == 422
+
+
+async def test_who_works_on_a_job_is_told_and_is_no_news(
+    client: httpx.AsyncClient, submit: Submit, worker: MiniWorker
+) -> None:
+    job = await submit()
+    assert (await client.get(f"/v1/jobs/{job}")).json()["workers"] == []
+    claim = worker.start(job)
+    found = await client.get(f"/v1/jobs/{job}")
+    [holder] = found.json()["workers"]
+    assert (holder["host"], holder["kind"], holder["seq"]) == ("test", "plan", 0)
+    worker.ledger.heartbeat(claim, 0, 12345)
+    same = {"If-None-Match": found.headers["ETag"]}
+    assert (await client.get(f"/v1/jobs/{job}", headers=same)).status_code == 304
+    [later] = (await client.get(f"/v1/jobs/{job}")).json()["workers"]
+    assert later["rss_bytes"] == 12345
+    assert later["heartbeat_time"] > holder["heartbeat_time"]

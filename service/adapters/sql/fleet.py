@@ -16,6 +16,7 @@ from service.domain.errors import ArrowQuantError
 from service.domain.fleet import (
     Fleet,
     HeldUnit,
+    Holder,
     Queue,
     TenantQueue,
     WorkerRecord,
@@ -82,6 +83,18 @@ class SqlFleet(Fleet):
             connection.execute(update(workers).where(*open_).values(drain_time=self._clock.now()))
         return self.worker(worker_id)
 
+    def holders(self, job_id: str) -> list[Holder]:
+        now = self._clock.now()
+        query = (
+            select(units)
+            .where(units.c.job_id == job_id, units.c.state == UnitState.LEASED.value)
+            .where(units.c.lease_expires > now)
+            .order_by(units.c.kind, units.c.seq)
+        )
+        with self._db.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [self._holder(row) for row in rows]
+
     def queues(self) -> list[Queue]:
         now = self._clock.now()
         counts: dict[int, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
@@ -100,6 +113,17 @@ class SqlFleet(Fleet):
                 return 0
         with self._db.write() as connection:
             return connection.execute(delete(workers).where(old)).rowcount
+
+    def _holder(self, row: RowMapping) -> Holder:
+        return Holder(
+            id=id_of(row["owner_name"]),
+            host=row["owner_host"],
+            kind=UnitKind(row["kind"]),
+            seq=row["seq"],
+            # Every beat sets the lease to end a fixed time later.
+            heartbeat_time=row["lease_expires"] - timedelta(seconds=self._lease_s),
+            rss_bytes=row["rss_bytes"],
+        )
 
     def _record(self, row: RowMapping, unit: HeldUnit | None) -> WorkerRecord:
         age = max(0.0, (self._clock.now() - row["heartbeat_time"]).total_seconds())

@@ -8,21 +8,23 @@ from typing import Annotated, Any, Final, Literal
 
 import structlog
 from fastapi import APIRouter, Body, Header, Query
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from service.domain.job import JobRecord, JobState
+from service.domain.fleet import Holder
+from service.domain.job import TERMINAL, JobRecord, JobState
 from service.domain.ordering import parse_order
 from service.domain.spec import JobRequest
 from service.usecases import jobs, submit
 from service.usecases.jobs import JobFilter
-from service.web.answers import JSON, failures, json_answer
+from service.web.answers import failures, json_answer
 from service.web.auth import JobsRead, JobsWrite
 from service.web.context import Shared
 from service.web.follow import MAX_WAIT_S, job_after
 from service.web.idempotency import Documented, IdempotentRoute
 from service.web.routes.parameters import JobId, LabelFilter, OrderBy, PageSize, PageToken
 from service.web.routes.plans import EXAMPLE, SOURCE_FAILURES
-from service.web.schemas import JobOut, JobPage
+from service.web.schemas import JobOut, JobPage, JobView
 from service.web.times import Moment
 
 log = structlog.get_logger(__name__)
@@ -36,6 +38,10 @@ _EXAMPLE: Final[dict[str, Any]] = {
 }
 # When to look again at a job that has just changed.
 _RETRY_AFTER: Final = {"Retry-After": "1"}
+View = Annotated[
+    JobView,
+    Query(description="`basic` leaves out request, resolved, warnings, summary and workers."),
+]
 _REPEATABLE: Final = ("idempotency_key_reused", "idempotency_in_flight")
 
 
@@ -100,6 +106,7 @@ def list_jobs(
         Query(max_length=64, pattern=r"^[^\x00]*$", description="Jobs that this batch submitted."),
     ] = None,
     order_by: OrderBy = None,
+    view: View = "full",
     page_size: PageSize = None,
     page_token: PageToken = None,
 ) -> Response:
@@ -118,7 +125,9 @@ def list_jobs(
     found, token = jobs.list_jobs(
         deps.ledger, deps.clock, tenant, wanted, order, page_size, page_token
     )
-    return json_answer(JobPage(jobs=[JobOut.of(job) for job in found], next_page_token=token))
+    return json_answer(
+        JobPage(jobs=[JobOut.of(job, view, None) for job in found], next_page_token=token)
+    )
 
 
 @router.get(
@@ -138,6 +147,7 @@ async def get_job(
     wait: Annotated[
         float, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the job to change.")
     ] = 0,
+    view: View = "full",
     if_none_match: Annotated[
         str | None,
         Header(
@@ -150,14 +160,17 @@ async def get_job(
     tags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")} - {""}
 
     def known(job: JobRecord) -> bool:
-        return "*" in tags or _etag(_body(job)) in tags
+        return "*" in tags or _etag(JobOut.of(job, view)) in tags
 
     job = await job_after(shared, job_id, tenant, wait, known if tags else None)
-    body = _body(job)
-    headers = {"ETag": _etag(body), "Cache-Control": "private, no-cache"}
+    headers = {"ETag": _etag(JobOut.of(job, view)), "Cache-Control": "private, no-cache"}
     if known(job):
         return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=JSON)
+    workers = None if view == "basic" else await run_in_threadpool(_at_work, shared, job)
+    if workers:
+        # Their heartbeats are no news: the tag is that of the job without them.
+        headers["ETag"] = "W/" + headers["ETag"]
+    return json_answer(JobOut.of(job, view, workers), headers=headers)
 
 
 @router.post(
@@ -229,9 +242,9 @@ def _accepted(done: submit.Accepted, status: int = 202) -> Response:
     return json_answer(body, status, headers)
 
 
-def _body(job: JobRecord) -> bytes:
-    return JobOut.of(job).model_dump_json().encode()
+def _at_work(shared: Shared, job: JobRecord) -> list[Holder]:
+    return [] if job.state in TERMINAL else shared.deps.fleet.holders(job.id)
 
 
-def _etag(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+def _etag(shown: JobOut) -> str:
+    return f'"{hashlib.sha256(shown.model_dump_json().encode()).hexdigest()[:32]}"'

@@ -51,6 +51,7 @@ class JobsApi(SyncShell):
         created_before: str | None = None,
         batch_id: str | None = None,
         order_by: str | None = None,
+        view: Literal["basic", "full"] | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
     ) -> JobPage:
@@ -67,6 +68,7 @@ class JobsApi(SyncShell):
                     "created_before": created_before,
                     "batch_id": batch_id,
                     "order_by": order_by,
+                    "view": view,
                     "page_size": page_size,
                     "page_token": page_token,
                 },
@@ -83,6 +85,7 @@ class JobsApi(SyncShell):
         created_before: str | None = None,
         batch_id: str | None = None,
         order_by: str | None = None,
+        view: Literal["basic", "full"] | None = None,
         limit: int | None = None,
     ) -> Iterator[Job]:
         """List jobs: all pages, or at most `limit` rows."""
@@ -98,15 +101,22 @@ class JobsApi(SyncShell):
                     "created_before": created_before,
                     "batch_id": batch_id,
                     "order_by": order_by,
+                    "view": view,
                 },
             ),
             "jobs",
             limit,
         )
 
-    def get_job(self, job_id: str, *, wait: float | None = None) -> Job:
+    def get_job(
+        self,
+        job_id: str,
+        *,
+        wait: float | None = None,
+        view: Literal["basic", "full"] | None = None,
+    ) -> Job:
         """Get a job."""
-        return self._send(Call[Job]("GET", at("/v1/jobs/{}", job_id), {"wait": wait}))
+        return self._send(Call[Job]("GET", at("/v1/jobs/{}", job_id), {"wait": wait, "view": view}))
 
     def delete_job(
         self,
@@ -215,6 +225,7 @@ class AsyncJobsApi(AsyncShell):
         created_before: str | None = None,
         batch_id: str | None = None,
         order_by: str | None = None,
+        view: Literal["basic", "full"] | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
     ) -> JobPage:
@@ -231,6 +242,7 @@ class AsyncJobsApi(AsyncShell):
                     "created_before": created_before,
                     "batch_id": batch_id,
                     "order_by": order_by,
+                    "view": view,
                     "page_size": page_size,
                     "page_token": page_token,
                 },
@@ -247,6 +259,7 @@ class AsyncJobsApi(AsyncShell):
         created_before: str | None = None,
         batch_id: str | None = None,
         order_by: str | None = None,
+        view: Literal["basic", "full"] | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Job]:
         """List jobs: all pages, or at most `limit` rows."""
@@ -262,15 +275,24 @@ class AsyncJobsApi(AsyncShell):
                     "created_before": created_before,
                     "batch_id": batch_id,
                     "order_by": order_by,
+                    "view": view,
                 },
             ),
             "jobs",
             limit,
         )
 
-    async def get_job(self, job_id: str, *, wait: float | None = None) -> Job:
+    async def get_job(
+        self,
+        job_id: str,
+        *,
+        wait: float | None = None,
+        view: Literal["basic", "full"] | None = None,
+    ) -> Job:
         """Get a job."""
-        return await self._send(Call[Job]("GET", at("/v1/jobs/{}", job_id), {"wait": wait}))
+        return await self._send(
+            Call[Job]("GET", at("/v1/jobs/{}", job_id), {"wait": wait, "view": view})
+        )
 
     async def delete_job(
         self,

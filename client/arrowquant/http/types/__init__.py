@@ -18,6 +18,7 @@ from arrowquant.http.types.jobs import (
     Event,
     EventPage,
     EventType,
+    Holder,
     Job,
     JobError,
     JobPage,
@@ -38,7 +39,6 @@ from arrowquant.http.types.operation import (
     Queue,
     QueueList,
     TenantQueue,
-    UnitKind,
     Worker,
     WorkerPage,
     WorkerState,
@@ -63,6 +63,7 @@ from arrowquant.http.types.shared import (
     Role,
     Rule,
     Source,
+    UnitKind,
 )
 from arrowquant.http.types.system import (
     Check,
@@ -119,6 +120,7 @@ __all__ = [
     "GateOut",
     "Health",
     "HeldUnit",
+    "Holder",
     "HookEvent",
     "Job",
     "JobError",

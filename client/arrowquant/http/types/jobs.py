@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from arrowquant.http.types.shared import Limits, Notify, Output, Recipe, Retention, Source
+from arrowquant.http.types.shared import Limits, Notify, Output, Recipe, Retention, Source, UnitKind
 
 EventType: TypeAlias = Literal["state", "progress", "tensor", "warning", "artifact", "done"]
 
@@ -39,6 +39,19 @@ class EventPage(TypedDict):
     next_after: int
 
 
+class Holder(TypedDict):
+    """A worker process that works on the job: the unit in its hands, its memory, and when it
+    was last heard of.
+    """
+
+    id: str
+    host: str
+    kind: UnitKind
+    seq: int
+    heartbeat_time: str
+    rss_bytes: int
+
+
 class JobError(TypedDict):
     """Why a job failed: a stable code, whose fault it is, and what to do."""
 
@@ -58,7 +71,8 @@ class JobError(TypedDict):
 class Job(TypedDict):
     """A job. `request` is the body as accepted, `resolved` the recipe with every default
     filled in and, once planned, the pinned source objects. `summary` is there once it
-    SUCCEEDED.
+    SUCCEEDED. `workers` are those at work on it now, where a single job was asked for. With
+    `view=basic` `request`, `resolved`, `warnings`, `summary` and `workers` are null.
     """
 
     id: str
@@ -70,12 +84,13 @@ class Job(TypedDict):
     attempt: int
     max_attempts: int
     priority: str
-    request: dict[str, Any]
-    resolved: dict[str, Any]
+    request: dict[str, Any] | None
+    resolved: dict[str, Any] | None
     progress: Progress
     error: JobError | None
-    warnings: list[dict[str, Any]]
+    warnings: list[dict[str, Any]] | None
     summary: dict[str, Any] | None
+    workers: list[Holder] | None
     usage: Usage
     create_time: str
     queue_time: str | None

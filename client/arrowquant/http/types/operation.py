@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, TypedDict
 
-UnitKind: TypeAlias = Literal["plan", "quantize", "publish", "cleanup"]
-
+from arrowquant.http.types.shared import UnitKind
 
 WorkerState: TypeAlias = Literal["IDLE", "BUSY", "DRAINING", "DRAINED", "LOST"]
 

@@ -22,6 +22,9 @@ Role: TypeAlias = Literal[
 ]
 
 
+UnitKind: TypeAlias = Literal["plan", "quantize", "publish", "cleanup"]
+
+
 class Fallback(TypedDict):
     """The per-tensor quality gate and the ladder of widths tried when it is missed.
 
