@@ -10,18 +10,13 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import (
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -29,82 +24,34 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from service.connection_settings import (
+    Connection,
+    FolderConnection,
+    Grant,
+    S3Connection,
+    is_loopback,
+)
+from service.domain.connections import ConnectionName
 from service.domain.egress import EgressPolicy
-from service.domain.location import clean_prefix
 from service.domain.vault import decode_key
 
 PREFIX = "ARROWQUANT_"
 
-ConnectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+__all__ = [
+    "PREFIX",
+    "Connection",
+    "FolderConnection",
+    "Grant",
+    "InvalidSettings",
+    "S3Connection",
+    "Settings",
+    "available_cpus",
+    "is_loopback",
+]
 
 
 class InvalidSettings(ValueError):
     """The configuration is wrong. The text names each variable and never shows its value."""
-
-
-class FolderConnection(BaseModel):
-    """A folder of this machine or of a mounted file system."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["folder"]
-    path: Path
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        value = value.expanduser()
-        if not value.is_absolute():
-            raise ValueError("the path of a folder must be absolute")
-        return value
-
-
-class S3Connection(BaseModel):
-    """A bucket, or a prefix of one, of S3 or of a store that speaks its protocol.
-
-    The *_env fields name environment variables. Where none is named, boto3 looks for credentials
-    as it always does: AWS_* variables, shared files, the role of the pod or of the instance.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["s3"]
-    bucket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
-    prefix: str = ""
-    endpoint_url: str | None = None
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
-    access_key_id_env: Variable | None = None
-    secret_access_key_env: Variable | None = None
-    session_token_env: Variable | None = None
-    path_style: bool | None = None
-    allow_http: bool = False
-
-    @field_validator("prefix")
-    @classmethod
-    def _clean(cls, value: str) -> str:
-        cleaned = clean_prefix(value)
-        return cleaned if not cleaned or cleaned.endswith("/") else cleaned + "/"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.access_key_id_env is None) != (self.secret_access_key_env is None):
-            raise ValueError("set both access_key_id_env and secret_access_key_env, or neither")
-        if self.endpoint_url is not None:
-            url = urlsplit(self.endpoint_url)
-            if url.scheme not in ("http", "https") or not url.hostname:
-                raise ValueError("endpoint_url must be https://host[:port]")
-            if url.username or url.password or url.query or url.fragment:
-                raise ValueError("endpoint_url must not carry credentials, a query or a fragment")
-            if url.scheme == "http" and not (self.allow_http or is_loopback(url.hostname)):
-                raise ValueError("endpoint_url is not encrypted: use https, or set allow_http")
-        return self
-
-    @property
-    def uses_path_style(self) -> bool:
-        """Whether the bucket stands in the path: the default for anything but AWS itself."""
-        return self.endpoint_url is not None if self.path_style is None else self.path_style
-
-
-Connection = Annotated[FolderConnection | S3Connection, Field(discriminator="kind")]
 
 
 def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -146,6 +93,7 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(None, repr=False)
     connections: dict[ConnectionName, Connection] = {}
     connections_file: Path | None = None
+    credentials: dict[ConnectionName, Grant] = {}
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     auth: bool = True
@@ -295,13 +243,3 @@ def _words(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return tuple(word for part in value.split(",") if (word := part.strip()))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from service.adapters.celery_bell import CeleryBell
 from service.adapters.egress import Guard
 from service.adapters.objects.connections import ConfiguredStores
+from service.adapters.objects.named import NamedStores
 from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
+from service.adapters.sql.connections import SqlConnections
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
@@ -18,6 +20,7 @@ from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
 from service.adapters.webhook_sender import HttpSender
 from service.domain.access import KeyRing
+from service.domain.connections import ConnectionBook
 from service.domain.egress import Egress, EgressPolicy
 from service.domain.figures import FigureSource
 from service.domain.fleet import Fleet
@@ -29,7 +32,7 @@ from service.domain.ports import (
     Ledger,
     ObjectStores,
 )
-from service.domain.vault import Vault
+from service.domain.vault import Sealed, Vault
 from service.domain.webhooks import Outbox, Sender, Webhooks
 from service.settings import Settings
 
@@ -38,6 +41,7 @@ from service.settings import Settings
 class Deps:
     """Everything the API and the workers reach the outside through.
 
+    sealed    the tables that hold secrets, for a change of keys
     cleanups  to call when the process ends, last one first
     """
 
@@ -56,6 +60,8 @@ class Deps:
     webhooks: Webhooks
     outbox: Outbox
     sender: Sender
+    connections: ConnectionBook
+    sealed: tuple[Sealed, ...] = ()
     cleanups: tuple[Callable[[], None], ...] = ()
 
     def close(self) -> None:
@@ -70,8 +76,11 @@ def wire(settings: Settings) -> Deps:
     migrate(settings.resolved_database_url)
     engine = make_engine(settings.resolved_database_url)
     clock = SystemClock()
-    guard = Guard(EgressPolicy.of(settings.egress_allow))
     bell = CeleryBell(settings.resolved_broker_url, settings.data_dir)
+    vault = AesGcmVault(settings.secret_keys)
+    guard = Guard(EgressPolicy.of(settings.egress_allow))
+    book = SqlConnections(engine, vault)
+    configured = ConfiguredStores(settings.connections)
     return Deps(
         settings=settings,
         ledger=SqlLedger(
@@ -83,16 +92,18 @@ def wire(settings: Settings) -> Deps:
         ),
         keys=SqlKeyRing(engine, clock),
         idempotency=SqlIdempotencyStore(engine, clock),
-        stores=ConfiguredStores(settings.connections),
+        stores=NamedStores(configured, book, vault, guard, settings.credentials),
         bell=bell,
         clock=clock,
         job_log=SqlJobLog(engine),
         figures=SqlFigures(engine, clock, settings.lease_s),
-        vault=AesGcmVault(settings.secret_keys),
-        fleet=SqlFleet(engine, clock, settings.lease_s),
-        egress=guard,
         webhooks=SqlWebhooks(engine, clock),
         outbox=SqlOutbox(engine, clock, disable_s=settings.webhook_disable_hours * 3600.0),
         sender=HttpSender(guard, clock, settings.webhook_timeout_s),
+        fleet=SqlFleet(engine, clock, settings.lease_s),
+        vault=vault,
+        egress=guard,
+        connections=book,
+        sealed=(book,),
         cleanups=(engine.dispose, bell.close),
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from service.adapters.egress import Guard
 from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
+from service.adapters.sql.connections import SqlConnections
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
@@ -57,6 +58,9 @@ class TwoPlaces:
 
     def open(self, tenant: str, connection: str) -> ObjectStore:
         return self._stores[connection]
+
+    def place(self, tenant: str, connection: str) -> str:
+        return connection
 
 
 class NoBell:
@@ -160,6 +164,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
     url = f"sqlite:///{ledger_file}"
     migrate(url)
     engine, clock = make_engine(url), SystemClock()
+    vault = AesGcmVault(settings.secret_keys)
     ledger = SqlLedger(engine, clock, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
     guard = Guard(EgressPolicy.of(settings.egress_allow))
     return Deps(
@@ -172,12 +177,13 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         clock=clock,
         job_log=SqlJobLog(engine),
         figures=SqlFigures(engine, clock, settings.lease_s),
-        vault=AesGcmVault(settings.secret_keys),
-        fleet=SqlFleet(engine, clock, settings.lease_s),
-        egress=guard,
         webhooks=SqlWebhooks(engine, clock),
         outbox=SqlOutbox(engine, clock),
         sender=HttpSender(guard, clock, settings.webhook_timeout_s),
+        vault=vault,
+        egress=guard,
+        fleet=SqlFleet(engine, clock, settings.lease_s),
+        connections=SqlConnections(engine, vault),
         cleanups=(engine.dispose,),
     )
 

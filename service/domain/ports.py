@@ -89,6 +89,9 @@ class ObjectStores(Protocol):
     def open(self, tenant: str, connection: str) -> ObjectStore:
         """Raises connection_not_found, also for another tenant's."""
 
+    def place(self, tenant: str, connection: str) -> str:
+        """A text that is the same for all tenants for whom the name means the same place."""
+
 
 class Bell(Protocol):
     """The broker, used as a doorbell only: losing a ring loses nothing but a second."""
@@ -118,6 +121,7 @@ class NewJob:
     max_pending_s: int | None = None
     retain_days: int | None = None
     retain_artifacts: bool = True
+    output_root: str | None = None  #: what tells one output connection from another's of its name
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webh
         max_runtime_s=request.limits.max_runtime_s,
         max_pending_s=request.limits.max_pending_s,
         retain_days=request.retention.days if request.retention else None,
+        output_root=stores.place(tenant, request.output.connection),
         retain_artifacts=request.retention is None or request.retention.artifacts == "keep",
         trace=tracing.traceparent(),
     )

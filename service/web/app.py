@@ -23,6 +23,7 @@ from service.web.middleware import BodyCap, Envelope, Traced
 from service.web.routes import (
     api_keys,
     artifacts,
+    connections,
     events,
     fleet,
     jobs,
@@ -82,6 +83,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         logs,
         tensors,
         artifacts,
+        connections,
         api_keys,
         webhooks,
         fleet,

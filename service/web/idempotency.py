@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from fastapi import Depends, Header
 from fastapi.routing import APIRoute
@@ -50,6 +50,9 @@ Documented = Depends(_documented)
 class IdempotentRoute(APIRoute):
     """Routes whose POSTs and DELETEs may be repeated under a key."""
 
+    #: Whether bodies may hold secrets. A plain digest of a weak one could be searched.
+    secret: ClassVar[bool] = False
+
     def get_route_handler(self) -> Handler:
         """The usual handler, behind the stored answers."""
         handle = super().get_route_handler()
@@ -61,17 +64,25 @@ class IdempotentRoute(APIRoute):
                 return await handle(request)
             # A stored answer is for those only who may ask.
             (await authenticate(request)).require(scopes)
-            return await _once(request, key, handle)
+            return await _once(request, key, handle, self.secret)
 
         return once
 
 
-async def _once(request: Request, key: str, handle: Handler) -> Response:
+class SecretRoute(IdempotentRoute):
+    """Routes whose bodies hold secrets: nothing that is kept of a request tells them."""
+
+    secret = True
+
+
+async def _once(request: Request, key: str, handle: Handler, secret: bool) -> Response:
     _check(key)
     tenant = (await authenticate(request)).tenant
-    store: IdempotencyStore = context_of(request).deps.idempotency
+    deps = context_of(request).deps
+    store: IdempotencyStore = deps.idempotency
     path = request.url.path
-    fingerprint = _fingerprint(request, await request.body())
+    digest = deps.vault.fingerprint if secret else _plain_digest
+    fingerprint = digest(_identity(request, await request.body()))
     known = await run_in_threadpool(store.begin, tenant, path, key, fingerprint)
     if known is not None:
         return _replayed(known, fingerprint)
@@ -96,10 +107,14 @@ def _check(key: str) -> None:
         )
 
 
-def _fingerprint(request: Request, body: bytes) -> str:
-    """Of all that decides what the request does: method, query and body, to the byte."""
+def _identity(request: Request, body: bytes) -> bytes:
+    """All that decides what the request does: method, query and body, to the byte."""
     method = b"" if request.method == "POST" else request.method.encode() + b"\0"
-    return hashlib.sha256(method + request.url.query.encode() + b"\0" + body).hexdigest()
+    return method + request.url.query.encode() + b"\0" + body
+
+
+def _plain_digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _replayed(known: StoredResponse, fingerprint: str) -> Response:

@@ -26,6 +26,7 @@ TAGS: Final = [
     {"name": "plans", "description": "What a job would do, before it is one."},
     {"name": "jobs", "description": "Create, follow, cancel and retry jobs."},
     {"name": "artifacts", "description": "The files and the report of a job that succeeded."},
+    {"name": "connections", "description": "The object stores that jobs may name."},
     {"name": "api_keys", "description": "The keys of your tenant."},
     {"name": "webhooks", "description": "Be told what happens, by signed messages."},
     {"name": "system", "description": "What the service is and whether it is well."},

@@ -279,16 +279,3 @@ class ArtifactList(Out):
     """The manifest first, then the report, then the parts in order."""
 
     artifacts: list[ArtifactOut]
-
-
-class ConnectionOut(Out):
-    """A named place. Its address and its credentials stay with the administrator."""
-
-    name: str
-    kind: str
-
-
-class ConnectionList(Out):
-    """The connections that `source` and `output` may name."""
-
-    connections: list[ConnectionOut]

@@ -113,6 +113,8 @@ def settings(tmp_path: Path, models: Path, empty_database: Path) -> Settings:
     shutil.copy(empty_database, tmp_path / "data" / "arrowquant.db")
     return Settings.load(
         data_dir=tmp_path / "data",
+        secret_keys=("AQ" * 21 + "A=",),
+        egress_allow=("127.0.0.1",),
         connections={
             "models": {"kind": "folder", "path": models},
             "artifacts": {"kind": "folder", "path": tmp_path / "artifacts"},

@@ -276,8 +276,8 @@ async def test_the_connections_are_named_without_their_places(
     response = await client.get("/v1/connections")
     assert response.json() == {
         "connections": [
-            {"name": "artifacts", "kind": "folder"},
-            {"name": "models", "kind": "folder"},
+            {"name": name, "kind": "folder", "managed_by": "operator", "prefixes": None}
+            for name in ("artifacts", "models")
         ]
     }
     assert str(tmp_path) not in response.text

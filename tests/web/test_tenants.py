@@ -29,7 +29,7 @@ DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "openapi.yaml").read_text
 MARK = "zebra7f3a"
 OPEN = {"/healthz", "/readyz", "/version"}
 # Operations that tell everybody with a key the same.
-FOR_ALL = {"list_connections", "get_schemes"}
+FOR_ALL = {"get_schemes"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,19 @@ async def api_key(world: World) -> str:
     return str(made.json()["id"])
 
 
+async def connection(world: World) -> str:
+    body = {
+        "name": "theirs",
+        "endpoint_url": "https://127.0.0.1:9",
+        "bucket": MARK,
+        "prefixes": [f"{MARK}/"],
+        "credentials": {"access_key_id": MARK, "secret_access_key": MARK},
+    }
+    made = await world.client.post("/v1/connections", json=body)
+    assert made.status_code == 201, made.text
+    return "theirs"
+
+
 def always(text: str) -> Callable[[World], Awaitable[str]]:
     async def made(_: World) -> str:
         return text
@@ -77,6 +90,7 @@ def always(text: str) -> Callable[[World], Awaitable[str]]:
 MAKERS: dict[str, Callable[[World], Awaitable[str]]] = {
     "job_id": finished_job,
     "name": always("manifest.json"),
+    "/v1/connections/{name}": connection,
     "key_id": api_key,
     "tenant": always("acme"),
     "worker_id": always("wrk_0f1e2d3c4b5a69788796a5b4"),

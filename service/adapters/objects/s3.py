@@ -28,6 +28,7 @@ CONNECTIONS = 4
 MIN_RANGE = 2 * 2**20
 STREAM_CHUNK = 8 * 2**20
 BODY_ATTEMPTS = 4
+MAX_UPLOADS = 100_000
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)")
 
@@ -36,9 +37,17 @@ class S3Store:
     """A bucket, or a prefix of it. `make_client` is called once in every process that uses it."""
 
     def __init__(
-        self, make_client: Callable[[], S3Client], bucket: str, prefix: str = "", name: str = ""
+        self,
+        make_client: Callable[[], S3Client],
+        bucket: str,
+        prefix: str = "",
+        name: str = "",
+        *,
+        within: Sequence[str] = ("",),
     ) -> None:
+        """within: what keys must begin with, one of these."""
         self._bucket, self._prefix, self._name = bucket, prefix, name
+        self._within = tuple(within)
         self._clients = PerProcess(make_client)
         self._readers = PerProcess(lambda: ContextPool(CONNECTIONS, "s3-read"))
         self._writers = PerProcess(lambda: ContextPool(CONNECTIONS, "s3-write"))
@@ -63,7 +72,7 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """In the server's order: S3 sorts by key, some others by folder."""
-        full = self._prefix + keys.check_prefix(prefix)
+        full = self._prefix + self._granted(keys.check_prefix(prefix))
         with translated(self._where(prefix)):
             pages = self._clients.get().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=full):
@@ -153,7 +162,12 @@ class S3Store:
         return named | {"object": key, "bucket": self._bucket}
 
     def _full(self, key: str) -> str:
-        return self._prefix + keys.check_key(key)
+        return self._prefix + self._granted(keys.check_key(key))
+
+    def _granted(self, key: str) -> str:
+        if not key.startswith(self._within):
+            raise keys.refused(key, "the key lies outside the prefixes of the connection")
+        return key
 
     def _target(self, key: str) -> Any:
         return {"Bucket": self._bucket, "Key": self._full(key)}
@@ -207,8 +221,8 @@ class S3Store:
             return False
 
     def _unfinished(self, prefix: str) -> Sequence[tuple[str, str]]:
-        full = self._prefix + keys.check_prefix(prefix)
-        found = []
+        full = self._prefix + self._granted(keys.check_prefix(prefix))
+        found: list[tuple[str, str]] = []
         with translated(self._where(prefix), writing=True):
             pages = self._clients.get().get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self._bucket, Prefix=full):
@@ -217,6 +231,8 @@ class S3Store:
                     for item in page.get("Uploads", [])
                     if item["Key"].startswith(full)
                 ]
+                if len(found) > MAX_UPLOADS:
+                    break  # a list without end; what is left is for the next time
         return found
 
 

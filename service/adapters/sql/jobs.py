@@ -23,7 +23,7 @@ class JobVerbs(Verbs):
 
     def create_job(self, job: NewJob) -> JobRecord:
         rows = job_rows(job, self._clock.now())
-        with _one_writer(place_of(job.request)), self._db.write() as connection:
+        with _one_writer(place_of(job)), self._db.write() as connection:
             for table, some in rows.items():
                 if some:
                     connection.execute(insert(table), some)
@@ -98,7 +98,7 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
         "attempt": 1,
         "request": job.request,
         "resolved": job.resolved,
-        "output": place_of(job.request),
+        "output": place_of(job),
         "planned": False,
         "warnings": [],
         "max_runtime_s": job.max_runtime_s,
@@ -129,10 +129,12 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
     }
 
 
-def place_of(request: dict[str, Any]) -> str | None:
+def place_of(job: NewJob) -> str | None:
     """The output as one text, the same for all jobs that write there."""
-    output = request.get("output")
-    return f"{output['connection']}:{output.get('prefix', '')}" if output else None
+    output = job.request.get("output")
+    if not output:
+        return None
+    return f"{job.output_root or output['connection']}:{output.get('prefix', '')}"
 
 
 @contextmanager

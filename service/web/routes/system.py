@@ -24,7 +24,7 @@ from service.web.answers import failures, json_answer
 from service.web.auth import Tenant
 from service.web.context import Shared
 from service.web.plan_schemas import GateOut, ProfileOut, SchemesOut
-from service.web.schemas import ConnectionList, ConnectionOut, Out
+from service.web.schemas import Out
 
 router = APIRouter(tags=["system"])
 VERSION: Final = version("arrowquant-server")
@@ -112,20 +112,6 @@ def readyz(shared: Shared) -> Response:
 async def get_version() -> Response:
     """The version of the service and of its API."""
     return json_answer(VersionOut(version=VERSION, api="v1"))
-
-
-@router.get(
-    "/v1/connections",
-    operation_id="list_connections",
-    summary="List the connections",
-    response_model=ConnectionList,
-    responses=failures(),
-)
-def list_connections(_: Tenant, shared: Shared) -> Response:
-    """The names that `source.connection` and `output.connection` may have."""
-    found = sorted(shared.deps.settings.connections.items())
-    named = [ConnectionOut(name=name, kind=connection.kind) for name, connection in found]
-    return json_answer(ConnectionList(connections=named))
 
 
 @router.get(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from arrowquant.http.api.api_keys import ApiKeysApi, AsyncApiKeysApi
 from arrowquant.http.api.artifacts import ArtifactsApi, AsyncArtifactsApi
+from arrowquant.http.api.connections import AsyncConnectionsApi, ConnectionsApi
 from arrowquant.http.api.jobs import AsyncJobsApi, JobsApi
 from arrowquant.http.api.operation import AsyncOperationApi, OperationApi
 from arrowquant.http.api.plans import AsyncPlansApi, PlansApi
@@ -17,6 +18,7 @@ from arrowquant.http.api.webhooks import AsyncWebhooksApi, WebhooksApi
 class Api(
     ApiKeysApi,
     ArtifactsApi,
+    ConnectionsApi,
     JobsApi,
     OperationApi,
     PlansApi,
@@ -29,6 +31,7 @@ class Api(
 class AsyncApi(
     AsyncApiKeysApi,
     AsyncArtifactsApi,
+    AsyncConnectionsApi,
     AsyncJobsApi,
     AsyncOperationApi,
     AsyncPlansApi,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from arrowquant.http.aio import AsyncShell
 from arrowquant.http.calls import Call
 from arrowquant.http.sync import SyncShell
-from arrowquant.http.types import ConnectionList, Health, Ready, Schemes, Version
+from arrowquant.http.types import Health, Ready, Schemes, Version
 
 
 class SystemApi(SyncShell):
@@ -25,10 +25,6 @@ class SystemApi(SyncShell):
     def get_version(self) -> Version:
         """Get the version."""
         return self._send(Call[Version]("GET", "/version"))
-
-    def list_connections(self) -> ConnectionList:
-        """List the connections."""
-        return self._send(Call[ConnectionList]("GET", "/v1/connections"))
 
     def get_schemes(self) -> Schemes:
         """Get what can be asked for."""
@@ -55,10 +51,6 @@ class AsyncSystemApi(AsyncShell):
     async def get_version(self) -> Version:
         """Get the version."""
         return await self._send(Call[Version]("GET", "/version"))
-
-    async def list_connections(self) -> ConnectionList:
-        """List the connections."""
-        return await self._send(Call[ConnectionList]("GET", "/v1/connections"))
 
     async def get_schemes(self) -> Schemes:
         """Get what can be asked for."""

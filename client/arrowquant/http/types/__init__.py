@@ -14,6 +14,18 @@ from arrowquant.http.types.api_keys import (
     SecretApiKey,
 )
 from arrowquant.http.types.artifacts import Artifact, ArtifactList
+from arrowquant.http.types.connections import (
+    Connection,
+    ConnectionChange,
+    ConnectionDetail,
+    ConnectionList,
+    ConnectionRequest,
+    Credentials,
+    CredentialsRequest,
+    Step,
+    Try,
+    TryRequest,
+)
 from arrowquant.http.types.jobs import (
     Event,
     EventPage,
@@ -65,17 +77,7 @@ from arrowquant.http.types.shared import (
     Source,
     UnitKind,
 )
-from arrowquant.http.types.system import (
-    Check,
-    Connection,
-    ConnectionList,
-    GateOut,
-    Health,
-    Profile,
-    Ready,
-    Schemes,
-    Version,
-)
+from arrowquant.http.types.system import Check, GateOut, Health, Profile, Ready, Schemes, Version
 from arrowquant.http.types.webhooks import (
     Attempt,
     Delivery,
@@ -101,7 +103,12 @@ __all__ = [
     "Attempt",
     "Check",
     "Connection",
+    "ConnectionChange",
+    "ConnectionDetail",
     "ConnectionList",
+    "ConnectionRequest",
+    "Credentials",
+    "CredentialsRequest",
     "Delivery",
     "DeliveryDetail",
     "DeliveryPage",
@@ -155,10 +162,13 @@ __all__ = [
     "SecretApiKey",
     "Source",
     "SourceObject",
+    "Step",
     "TenantQueue",
     "Tensor",
     "TensorPage",
     "TensorState",
+    "Try",
+    "TryRequest",
     "UnitKind",
     "Usage",
     "Version",

@@ -17,19 +17,6 @@ class Check(TypedDict):
     latency_ms: float
 
 
-class ConnectionList(TypedDict):
-    """The connections that `source` and `output` may name."""
-
-    connections: list[Connection]
-
-
-class Connection(TypedDict):
-    """A named place. Its address and its credentials stay with the administrator."""
-
-    name: str
-    kind: str
-
-
 class GateOut(TypedDict):
     """The least quality of one tensor at a width."""
 
