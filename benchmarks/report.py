@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import sections_kernels, sections_quality, sections_system, targets
+from benchmarks import sections_kernels, sections_load, sections_quality, sections_system, targets
 from benchmarks.findings import Findings
 from benchmarks.page import Page
 from benchmarks.results import FOLDER, load_all
@@ -34,6 +34,7 @@ SECTIONS = (
     sections_system.size,
     sections_system.stores,
     sections_system.cold_start,
+    sections_load.load,
     sections_system.recommendations,
     sections_quality.claims,
     sections_system.appendix,
