@@ -33,6 +33,7 @@ from service.connection_settings import (
 )
 from service.domain.connections import ConnectionName
 from service.domain.egress import EgressPolicy
+from service.domain.quotas import LIMITS, Quota
 from service.domain.vault import decode_key
 
 PREFIX = "ARROWQUANT_"
@@ -118,6 +119,10 @@ class Settings(BaseSettings):
     presign_s: int = Field(900, ge=1, le=7 * 86400)
     secret_keys: Annotated[tuple[str, ...], NoDecode] = Field((), repr=False)
     egress_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    quota_running_jobs: int | None = Field(None, ge=1)
+    quota_queued_jobs: int | None = Field(100_000, ge=0)
+    quota_bytes_per_day: ByteSize | None = None
+    quota_requests_per_minute: int | None = Field(None, ge=1)
 
     @field_validator("data_dir", "connections_file")
     @classmethod
@@ -161,6 +166,11 @@ class Settings(BaseSettings):
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
 
+    @field_validator(*(f"quota_{name}" for name in LIMITS), mode="before")
+    @classmethod
+    def _unlimited(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.lower() == "none" else value
+
     @field_validator("max_memory_bytes")
     @classmethod
     def _enough(cls, value: ByteSize | None) -> ByteSize | None:
@@ -201,6 +211,11 @@ class Settings(BaseSettings):
     def keep_days(self, tenant: str) -> int | None:
         """Days for which a tenant's jobs are kept after their end; None: until deleted."""
         return self.tenant_retention_days.get(tenant, self.retention_days)
+
+    @property
+    def quota(self) -> Quota:
+        """The limits of tenants that have none of their own."""
+        return Quota(**{name: getattr(self, f"quota_{name}") for name in LIMITS})
 
     @property
     def resolved_database_url(self) -> str:

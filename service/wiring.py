@@ -15,6 +15,7 @@ from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
 from service.adapters.sql.outbox import SqlOutbox
+from service.adapters.sql.quotas import SqlQuotas
 from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
@@ -32,6 +33,7 @@ from service.domain.ports import (
     Ledger,
     ObjectStores,
 )
+from service.domain.quotas import Quotas
 from service.domain.vault import Sealed, Vault
 from service.domain.webhooks import Outbox, Sender, Webhooks
 from service.settings import Settings
@@ -48,6 +50,7 @@ class Deps:
     settings: Settings
     ledger: Ledger
     keys: KeyRing
+    quotas: Quotas
     idempotency: IdempotencyStore
     stores: ObjectStores
     bell: Bell
@@ -89,7 +92,9 @@ def wire(settings: Settings) -> Deps:
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
             keep_days=settings.keep_days,
+            quota=settings.quota,
         ),
+        quotas=SqlQuotas(engine, clock, settings.quota),
         keys=SqlKeyRing(engine, clock),
         idempotency=SqlIdempotencyStore(engine, clock),
         stores=NamedStores(configured, book, vault, guard, settings.credentials),

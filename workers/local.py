@@ -19,6 +19,7 @@ from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
 from service.adapters.sql.outbox import SqlOutbox
+from service.adapters.sql.quotas import SqlQuotas
 from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
@@ -29,6 +30,7 @@ from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
 from service.domain.job import TERMINAL, Event, EventType, JobRecord, JobState
 from service.domain.ports import JobQuery, NewJob, ObjectStore
+from service.domain.quotas import NO_LIMITS
 from service.domain.spec import (
     JobRequest,
     Limits,
@@ -171,6 +173,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         settings=settings,
         ledger=ledger,
         keys=SqlKeyRing(engine, clock),
+        quotas=SqlQuotas(engine, clock, NO_LIMITS),
         idempotency=SqlIdempotencyStore(engine, clock),
         stores=stores,
         bell=NoBell(),

@@ -53,6 +53,8 @@ CODES: dict[str, Code] = {
         Code("idempotency_in_flight", Fault.USER, retryable=True),
         Code("webhook_disabled", Fault.USER),
         Code("webhook_limit", Fault.LIMIT),
+        Code("quota_exceeded", Fault.LIMIT, retryable=True),
+        Code("rate_limited", Fault.LIMIT, retryable=True),
         Code("payload_too_large", Fault.USER),
         Code("unsupported_media_type", Fault.USER),
         Code("connection_not_found", Fault.USER),

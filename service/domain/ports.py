@@ -105,7 +105,7 @@ class Bell(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What `Ledger.create_job` stores."""
+    """What `Ledger.create_job` stores. `source_bytes`: None where the store was too slow to tell."""
 
     id: str
     tenant: str
@@ -122,6 +122,7 @@ class NewJob:
     retain_days: int | None = None
     retain_artifacts: bool = True
     output_root: str | None = None  #: what tells one output connection from another's of its name
+    source_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Ledger(Protocol):
 
     def create_job(self, job: NewJob) -> JobRecord:
         """Insert as QUEUED with its PLAN unit and its first event. Raises output_in_use while
-        another active job writes to the same output."""
+        another active job writes to the same output, quota_exceeded if it is too much."""
 
     def get_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
         """Raises not_found, also for another tenant's job."""

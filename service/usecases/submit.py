@@ -38,8 +38,10 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webh
     if request.output.prefix.endswith(".safetensors"):
         raise _invalid("/output/prefix", "the output is a folder: it cannot end in .safetensors")
     output = open_place(stores, tenant, request.output, "/output")
+    source_bytes = None
     try:
-        plan_source(stores, tenant, request, _source, ties=False)
+        plan = plan_source(stores, tenant, request, _source, ties=False)
+        source_bytes = sum(unit.source_bytes for unit in plan.units)
         if request.output.if_exists == "fail":
             _nothing_there(output, request.output.prefix + MANIFEST_NAME)
     except TookTooLong:
@@ -58,6 +60,7 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webh
         output_root=stores.place(tenant, request.output.connection),
         retain_artifacts=request.retention is None or request.retention.artifacts == "keep",
         trace=tracing.traceparent(),
+        source_bytes=source_bytes,
     )
 
 

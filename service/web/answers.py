@@ -12,7 +12,13 @@ from service.web.errors import PROBLEM_JSON, TABLE
 
 JSON: Final = "application/json"
 # What any operation that asks for a key can answer.
-ALWAYS: Final = ("unauthorized", "forbidden", "database_unavailable", "internal")
+ALWAYS: Final = (
+    "unauthorized",
+    "forbidden",
+    "rate_limited",
+    "database_unavailable",
+    "internal",
+)
 
 
 def json_answer(

@@ -14,6 +14,7 @@ from service.domain.webhooks import Schedule
 from service.settings import Settings
 from service.usecases.artifacts import Artifacts
 from service.usecases.courier import Courier
+from service.usecases.quotas import Limiter
 from service.usecases.sweeper import Sweeper
 from service.usecases.webhooks import WebhookDesk
 from service.web import errors, openapi
@@ -30,6 +31,7 @@ from service.web.routes import (
     logs,
     metrics,
     plans,
+    quotas,
     system,
     tensors,
     webhooks,
@@ -63,7 +65,8 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
             courier.start()
             cleanups.push_async_callback(run_in_threadpool, courier.stop)
             artifacts_of = Artifacts(deps.ledger, deps.stores)
-            app.state.context = Context(deps, artifacts_of, watch, desk, measures)
+            limiter = Limiter(deps.quotas)
+            app.state.context = Context(deps, artifacts_of, watch, desk, measures, limiter)
             yield
 
     app = FastAPI(
@@ -86,6 +89,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         connections,
         api_keys,
         webhooks,
+        quotas,
         fleet,
         system,
         metrics,

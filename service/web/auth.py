@@ -31,15 +31,17 @@ _bearer = HTTPBearer(
 
 
 async def authenticate(request: Request) -> Principal:
-    """Who sent a request, looked up once. Raises unauthorized."""
+    """Who sent a request, looked up and counted once. Raises unauthorized, rate_limited."""
     known = request.scope["state"].get("principal")
     if isinstance(known, Principal):
         return known
     context = context_of(request)
-    principal = Principal(LOCAL_TENANT, "local", ALL_SCOPES)
-    if context.deps.settings.auth:
-        principal = await run_in_threadpool(_principal_of_key, context, request)
+    principal = await run_in_threadpool(_principal_of, context, request)
     request.scope["state"] |= {"principal": principal, "tenant": principal.tenant}
+    rate = await run_in_threadpool(context.limiter.count, principal.tenant)
+    if rate is not None:
+        request.scope["state"]["rate"] = rate.headers()
+        rate.require()
     return principal
 
 
@@ -49,7 +51,9 @@ def scopes_of(dependant: Dependant) -> frozenset[str]:
     return own.union(*(scopes_of(inner) for inner in dependant.dependencies))
 
 
-def _principal_of_key(context: Context, request: Request) -> Principal:
+def _principal_of(context: Context, request: Request) -> Principal:
+    if not context.deps.settings.auth:
+        return Principal(LOCAL_TENANT, "local", ALL_SCOPES)
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     text = text.strip()
     if scheme.lower() != "bearer" or not text:

@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from service.usecases.artifacts import Artifacts
+from service.usecases.quotas import Limiter
 from service.usecases.webhooks import WebhookDesk
 from service.web.metrics import Metrics
 from service.web.watch import Watch
@@ -24,6 +25,7 @@ class Context:
     watch: Watch
     webhooks: WebhookDesk
     metrics: Metrics
+    limiter: Limiter
 
 
 def context_of(request: Request) -> Context:

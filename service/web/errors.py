@@ -53,6 +53,8 @@ TABLE: Final[dict[str, Shown]] = {
     "idempotency_in_flight": Shown(409, "The first request with this key is still running"),
     "webhook_disabled": Shown(409, "The webhook endpoint is disabled"),
     "webhook_limit": Shown(409, "There are too many webhook endpoints"),
+    "quota_exceeded": Shown(429, "The quota is used up"),
+    "rate_limited": Shown(429, "Too many requests"),
     "payload_too_large": Shown(413, "The request body is too large"),
     "unsupported_media_type": Shown(415, "The request body must be JSON"),
     "connection_not_found": Shown(404, "No such connection"),
@@ -150,7 +152,8 @@ def _headers(error: ArrowQuantError, request_id: str) -> dict[str, str]:
     headers = {"X-Request-ID": request_id, "Cache-Control": "no-store"}
     if error.code == "unauthorized":
         headers["WWW-Authenticate"] = 'Bearer realm="arrowquant"'
-    after = _RETRY_AFTER_S.get(error.code, 5 if TABLE[error.code].status == 503 else None)
+    given: int | None = error.where.get("retry_after_s")
+    after = given or _RETRY_AFTER_S.get(error.code, 5 if TABLE[error.code].status == 503 else None)
     if after is not None:
         headers["Retry-After"] = str(after)
     return headers

@@ -88,6 +88,7 @@ class Envelope:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
+                headers.update(scope["state"].get("rate", {}))
                 for name, value in _SECURITY.items():
                     headers.setdefault(name, value)
             await send(message)

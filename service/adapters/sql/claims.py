@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, func, not_, or_, select
 
 from service.adapters.sql.levels import unit_levels
 from service.adapters.sql.life import NO_LEASE, fail, finish_cleanup, note_progress
 from service.adapters.sql.locked import LockedJob, Verbs, read_unit
+from service.adapters.sql.quotas import full_tenants, may_begin
 from service.adapters.sql.tables import UnitState, jobs, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import PRIORITIES, Claim, EventType, JobState, Phase, UnitKind, Worker
@@ -92,11 +93,15 @@ class ClaimVerbs(Verbs):
         if job_id is not None:
             query = query.where(units.c.job_id == job_id)
         with self._db.read() as connection:
+            full = full_tenants(connection, self._quota)
+            if full:
+                query = query.join(jobs, jobs.c.id == units.c.job_id).where(_may_begin(full))
             return connection.execute(query).first() is not None
 
     def _try_to_claim(self, worker: Worker, job_id: str | None) -> Claim | None:
         with self._db.write() as connection:
-            target = connection.execute(_next_job(self._clock.now(), job_id)).scalar()
+            full = full_tenants(connection, self._quota)
+            target = connection.execute(_next_job(self._clock.now(), job_id, full)).scalar()
             if target is None:
                 return None
             job = self._lock(connection, target)
@@ -110,6 +115,10 @@ class ClaimVerbs(Verbs):
         if unit["attempts"] >= self._rules.max_attempts:
             _give_up(job, unit)
             return None
+        if job.state is JobState.QUEUED and not may_begin(
+            job.connection, job.now, job["tenant"], self._quota
+        ):
+            return None  # another job of the tenant has begun since we looked
         _write(
             job,
             unit,
@@ -209,7 +218,12 @@ def _urgency(now: datetime) -> ColumnElement[int]:
     return case((aged > highest, highest), else_=aged)
 
 
-def _next_job(now: datetime, job_id: str | None) -> Select[str]:
+def _may_begin(full: Sequence[str]) -> ColumnElement[bool]:
+    """Tenants with as many running jobs as they may have go on with those."""
+    return not_(and_(jobs.c.state == JobState.QUEUED, jobs.c.tenant.in_(full)))
+
+
+def _next_job(now: datetime, job_id: str | None, full: Sequence[str]) -> Select[str]:
     running = (
         select(units.c.tenant, func.count().label("leases"))
         .where(_leased(now))
@@ -230,6 +244,8 @@ def _next_job(now: datetime, job_id: str | None) -> Select[str]:
         )
         .limit(1)
     )
+    if full:
+        query = query.where(_may_begin(full))
     return query if job_id is None else query.where(jobs.c.id == job_id)
 
 

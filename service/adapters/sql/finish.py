@@ -21,6 +21,7 @@ from service.adapters.sql.life import (
     settle,
 )
 from service.adapters.sql.locked import LockedJob, Verbs
+from service.adapters.sql.quotas import note_usage
 from service.adapters.sql.records import part_values, tensor_values
 from service.adapters.sql.tables import UnitState, tensors, units
 from service.domain.errors import ArrowQuantError, LeaseLost
@@ -67,6 +68,14 @@ class FinishVerbs(Verbs):
             job.connection.execute(job.update_units(UnitKind.PUBLISH).values(done))
             job.emit(EventType.ARTIFACT, summary)
             job.move(JobState.SUCCEEDED, summary=summary, bytes_done=job["bytes_total"])
+            note_usage(
+                job.connection,
+                job["tenant"],
+                job.now,
+                jobs_succeeded=1,
+                bytes_in=job["bytes_total"],
+                bytes_out=job["bytes_written"],
+            )
 
     def reopen_unit(self, claim: Claim, seq: int, reason: str) -> None:
         # The first call gives the claim up (HELD); the publisher may go on to name more parts.

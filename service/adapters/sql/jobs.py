@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.adapters.sql.life import UNTRIED, count_units, free_cleanup, hold_units
 from service.adapters.sql.locked import Verbs
+from service.adapters.sql.quotas import admit
 from service.adapters.sql.tables import UnitState, events, jobs, labels, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import EventType, JobRecord, JobState, UnitKind
@@ -24,6 +25,7 @@ class JobVerbs(Verbs):
     def create_job(self, job: NewJob) -> JobRecord:
         rows = job_rows(job, self._clock.now())
         with _one_writer(place_of(job)), self._db.write() as connection:
+            admit(connection, self._clock.now(), job.tenant, self._quota, 1, job.source_bytes or 0)
             for table, some in rows.items():
                 if some:
                     connection.execute(insert(table), some)
@@ -56,6 +58,8 @@ class JobVerbs(Verbs):
     def retry_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
         with _one_writer(job_id), self._open(job_id, tenant) as job:
             _check_retryable(job_id, job.state)
+            # Its bytes were counted when it was accepted.
+            admit(job.connection, job.now, job["tenant"], self._quota, 1, 0)
             hold_units(job)
             again = UNTRIED | {"bytes_done": 0}
             undone = job.update_units(*UnitKind).where(units.c.state != UnitState.DONE)
@@ -108,6 +112,7 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
         "retain_artifacts": job.retain_artifacts,
         "batch_id": job.batch_id,
         "trace": job.trace,
+        "counted_bytes": job.source_bytes,
         "create_time": now,
         "queue_time": now,
         "update_time": now,

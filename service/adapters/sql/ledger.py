@@ -21,4 +21,5 @@ class SqlLedger(
     lease_s       a worker that does not renew its lease for so long has lost the unit
     keep_days     of a tenant: how many days its jobs are kept after their end; None: for ever
     max_attempts  a unit claimed this often without finishing fails its job
+    quota         the limits of tenants that have none of their own
     """

@@ -30,6 +30,7 @@ from service.domain.job import (
     UnitKind,
 )
 from service.domain.ports import Clock
+from service.domain.quotas import NO_LIMITS, Quota
 from service.domain.webhooks import OF_STATE, HookEvent, shown_job
 
 # Job states in which a holder of a unit may write.
@@ -215,11 +216,13 @@ class Verbs:
         lease_s: float = 15.0,
         max_attempts: int = 25,
         keep_days: Callable[[str], int | None] = lambda tenant: None,
+        quota: Quota = NO_LIMITS,
     ) -> None:
         self._db = Database(engine)
         self._clock = clock
         self._lease_s = lease_s
         self._rules = Rules(max_attempts, keep_days)
+        self._quota = quota
 
     @property
     def rules(self) -> Rules:

@@ -11,6 +11,7 @@ from sqlalchemy import Table, delete, func, insert, select
 
 from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, settle
 from service.adapters.sql.locked import LockedJob, Verbs
+from service.adapters.sql.quotas import note_usage
 from service.adapters.sql.records import tensor_values
 from service.adapters.sql.tables import UnitState, pieces, tensors, units
 from service.domain.errors import ArrowQuantError
@@ -60,6 +61,10 @@ def _begin(job: LockedJob, warnings: Sequence[dict[str, Any]]) -> None:
     )
     count_units(job)
     count_tensors(job)
+    if job["counted_bytes"] is None:
+        # Accepted before its source could be read: its bytes are of the day they become known.
+        note_usage(job.connection, job["tenant"], job.now, bytes_planned=job["bytes_total"])
+        job.set(counted_bytes=job["bytes_total"])
     job.set(active_s=0.0, bytes_before=job["bytes_done"], progress_time=job.now)
     job.enter(Phase.QUANTIZING)
     for warning in warnings:

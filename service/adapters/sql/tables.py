@@ -99,6 +99,8 @@ jobs = Table(
     Column("end_time", UtcDateTime),
     Column("update_time", UtcDateTime, nullable=False),
     Column("max_runtime_s", Integer),
+    # Source bytes that were counted for the tenant's day; NULL: their number is not known yet.
+    Column("counted_bytes", BigInteger),
     Column("deadline", UtcDateTime),
     _number("event_seq"),
     _number("bytes_total"),

@@ -51,7 +51,9 @@ _REPEATABLE: Final = ("idempotency_key_reused", "idempotency_in_flight")
     summary="Create a job",
     status_code=202,
     response_model=JobOut,
-    responses=failures(*SOURCE_FAILURES, "output_exists", "output_in_use", *_REPEATABLE),
+    responses=failures(
+        *SOURCE_FAILURES, "output_exists", "output_in_use", "quota_exceeded", *_REPEATABLE
+    ),
     dependencies=[Documented],
 )
 def create_job(
@@ -199,7 +201,13 @@ def cancel_job(job_id: JobId, tenant: JobsWrite, shared: Shared) -> Response:
     status_code=202,
     response_model=JobOut,
     responses=failures(
-        "not_found", "job_active", "job_terminal", "output_in_use", "invalid_spec", *_REPEATABLE
+        "not_found",
+        "job_active",
+        "job_terminal",
+        "output_in_use",
+        "quota_exceeded",
+        "invalid_spec",
+        *_REPEATABLE,
     ),
     dependencies=[Documented],
 )

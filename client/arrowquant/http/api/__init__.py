@@ -11,6 +11,7 @@ from arrowquant.http.api.connections import AsyncConnectionsApi, ConnectionsApi
 from arrowquant.http.api.jobs import AsyncJobsApi, JobsApi
 from arrowquant.http.api.operation import AsyncOperationApi, OperationApi
 from arrowquant.http.api.plans import AsyncPlansApi, PlansApi
+from arrowquant.http.api.quotas import AsyncQuotasApi, QuotasApi
 from arrowquant.http.api.system import AsyncSystemApi, SystemApi
 from arrowquant.http.api.webhooks import AsyncWebhooksApi, WebhooksApi
 
@@ -22,6 +23,7 @@ class Api(
     JobsApi,
     OperationApi,
     PlansApi,
+    QuotasApi,
     SystemApi,
     WebhooksApi,
 ):
@@ -35,6 +37,7 @@ class AsyncApi(
     AsyncJobsApi,
     AsyncOperationApi,
     AsyncPlansApi,
+    AsyncQuotasApi,
     AsyncSystemApi,
     AsyncWebhooksApi,
 ):
