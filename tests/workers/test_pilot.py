@@ -105,7 +105,7 @@ def test_a_unit_is_given_back_between_tiles(
     states = _units(job.deps.settings)
     assert states <= {(UnitState.FREE.value, 0), (UnitState.DONE.value, 1)}
     assert (UnitState.FREE.value, 0) in states
-    assert list(job.deps.stores.open("output").uploads("")) == []
+    assert list(job.deps.stores.open("local", "output").uploads("")) == []
     assert finish(job).state is JobState.SUCCEEDED
     other = begin(tmp_path, source, tmp_path / "undisturbed", bits=4)
     assert finish(other).state is JobState.SUCCEEDED
