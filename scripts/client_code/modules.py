@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ from scripts.client_code.schemas import Names, closure, definition, references
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGE: Final = Path("client/arrowquant/http")
-TARGETS: Final = (PACKAGE / "api", PACKAGE / "types")
+API, ASYNC_API, TYPES = PACKAGE / "api", PACKAGE / "async_api", PACKAGE / "types"
+TARGETS: Final = (API, ASYNC_API, TYPES)
 MADE: Final = "Made from openapi.yaml by `make client`; not to be edited."
 _HEAD: Final = "from __future__ import annotations\n\n"
 
@@ -54,17 +56,18 @@ def generate(document: Mapping[str, Any]) -> Files:
     names = Names(schemas)
     offered = list(operations(document, names))
     tags = sorted({operation.tag for operation in offered})
-    api, types = TARGETS
-    files = {api / "__init__.py": _api_package(tags)}
-    for tag in tags:
-        files[api / f"{_module(tag)}.py"] = _api_module(
-            tag, [o for o in offered if o.tag == tag], {names.of(name) for name in schemas}
-        )
+    called = {names.of(name) for name in schemas}
+    files: Files = {}
+    for package, kind in ((API, _BLOCKING), (ASYNC_API, _AWAITED)):
+        files[package / "__init__.py"] = _api_package(package, tags, kind)
+        for tag in tags:
+            of_tag = [operation for operation in offered if operation.tag == tag]
+            files[package / f"{_module(tag)}.py"] = _api_module(tag, of_tag, called, kind)
     homes = _homes(document, offered)
     for home in sorted(set(homes.values())):
         here = [name for name in schemas if homes.get(name) == home]
-        files[types / f"{home}.py"] = _types_module(home, here, homes, schemas, names)
-    files[types / "__init__.py"] = _types_package(homes, names)
+        files[TYPES / f"{home}.py"] = _types_module(home, here, homes, schemas, names)
+    files[TYPES / "__init__.py"] = _types_package(homes, names)
     return files
 
 
@@ -112,14 +115,25 @@ def _types_package(homes: Mapping[str, str], names: Names) -> str:
     return "".join(lines) + f"\n__all__ = [{listed},]\n"
 
 
-def _api_module(tag: str, here: list[Operation], types: set[str]) -> str:
-    word = _class(tag)
-    text = ""
-    for prefix, shell in (("", "SyncShell"), ("Async", "AsyncShell")):
-        bodies = [methods(o, asynchronous=bool(prefix)) for o in here]
-        title = f"The operations of `{tag}`" + (", to be awaited." if prefix else ".")
-        text += f'\n\nclass {prefix}{word}Api({shell}):\n    """{title}"""\n\n'
-        text += "\n".join(bodies)
+@dataclass(frozen=True)
+class _Kind:
+    """One of the two clients."""
+
+    asynchronous: bool
+    prefix: str
+    shell: str
+    home: str
+    said: str
+
+
+_BLOCKING: Final = _Kind(False, "", "SyncShell", "sync", "")
+_AWAITED: Final = _Kind(True, "Async", "AsyncShell", "aio", ", to be awaited")
+
+
+def _api_module(tag: str, here: list[Operation], types: set[str], kind: _Kind) -> str:
+    name = f"{kind.prefix}{_class(tag)}Api"
+    text = f'\n\nclass {name}({kind.shell}):\n    """The operations of `{tag}`{kind.said}."""\n\n'
+    text += "\n".join(methods(operation, asynchronous=kind.asynchronous) for operation in here)
     iterators = _used(("AsyncIterator", "Iterator"), text)
     imports = [f"from collections.abc import {', '.join(iterators)}\n"] if iterators else []
     imports += ["from pathlib import Path\n"] if _used(("Path",), text) else []
@@ -127,28 +141,25 @@ def _api_module(tag: str, here: list[Operation], types: set[str]) -> str:
     imports += [f"from typing import {', '.join(plain)}\n"] if plain else []
     calls = ", ".join(["Call", *(["at"] if "at(" in text else [])])
     imports += [
-        "\nfrom arrowquant.http.aio import AsyncShell\n",
-        f"from arrowquant.http.calls import {calls}\n",
-        "from arrowquant.http.sync import SyncShell\n",
+        f"\nfrom arrowquant.http.calls import {calls}\n",
+        f"from arrowquant.http.{kind.home} import {kind.shell}\n",
     ]
     needed = _used(types, text)
     imports += [f"from arrowquant.http.types import {', '.join(needed)}\n"] if needed else []
-    return f'"""Operations of `{tag}`, blocking and not.\n\n{MADE}\n"""\n\n{_HEAD}' + (
-        "".join(imports) + text
-    )
+    head = f'"""Operations of `{tag}`{kind.said}.\n\n{MADE}\n"""\n\n{_HEAD}'
+    return head + "".join(imports) + text
 
 
-def _api_package(tags: list[str]) -> str:
+def _api_package(package: Path, tags: list[str], kind: _Kind) -> str:
+    names = {tag: f"{kind.prefix}{_class(tag)}Api" for tag in tags}
     imports = "".join(
-        f"from arrowquant.http.api.{_module(tag)} import Async{_class(tag)}Api, {_class(tag)}Api\n"
-        for tag in tags
+        f"from arrowquant.http.{package.name}.{_module(tag)} import {names[tag]}\n" for tag in tags
     )
-    classes = "".join(
-        f"\n\nclass {prefix}Api({', '.join(f'{prefix}{_class(tag)}Api' for tag in tags)},):\n"
-        f'    """Every operation{", to be awaited" if prefix else ""}."""\n'
-        for prefix in ("", "Async")
+    return (
+        f'"""Every operation of the API as a method{kind.said}.\n\n{MADE}\n"""\n\n{_HEAD}{imports}'
+        f"\n\nclass {kind.prefix}Api({', '.join(names.values())},):\n"
+        f'    """Every operation{kind.said}."""\n'
     )
-    return f'"""Every operation of the API as a method.\n\n{MADE}\n"""\n\n{_HEAD}{imports}{classes}'
 
 
 def _used(candidates: Iterable[str], text: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -82,7 +83,7 @@ def definition(name: str, schema: Schema, names: Names) -> str:
 
 def docstring(text: str, indent: int) -> str:
     """A docstring of any text, wrapped."""
-    paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\n|\n(?=- )", text.strip())]
     wrapped = [textwrap.fill(part, WIDTH - indent) for part in paragraphs if part]
     body = "\n\n".join(wrapped).replace("\\", "\\\\").replace('"""', "'''") or "See openapi.yaml."
     quoted = f'"""{body}"""' if "\n" not in body and not body.endswith('"') else f'"""{body}\n"""'

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import httpx
 
-from arrowquant.http.api import AsyncApi
+from arrowquant.http.async_api import AsyncApi
 from arrowquant.http.calls import Play
 from arrowquant.http.client import core_of, ignore, listing
 from arrowquant.http.core import Policy

@@ -5,15 +5,15 @@ Made from openapi.yaml by `make client`; not to be edited.
 
 from __future__ import annotations
 
-from arrowquant.http.api.api_keys import ApiKeysApi, AsyncApiKeysApi
-from arrowquant.http.api.artifacts import ArtifactsApi, AsyncArtifactsApi
-from arrowquant.http.api.connections import AsyncConnectionsApi, ConnectionsApi
-from arrowquant.http.api.jobs import AsyncJobsApi, JobsApi
-from arrowquant.http.api.operation import AsyncOperationApi, OperationApi
-from arrowquant.http.api.plans import AsyncPlansApi, PlansApi
-from arrowquant.http.api.quotas import AsyncQuotasApi, QuotasApi
-from arrowquant.http.api.system import AsyncSystemApi, SystemApi
-from arrowquant.http.api.webhooks import AsyncWebhooksApi, WebhooksApi
+from arrowquant.http.api.api_keys import ApiKeysApi
+from arrowquant.http.api.artifacts import ArtifactsApi
+from arrowquant.http.api.connections import ConnectionsApi
+from arrowquant.http.api.jobs import JobsApi
+from arrowquant.http.api.operation import OperationApi
+from arrowquant.http.api.plans import PlansApi
+from arrowquant.http.api.quotas import QuotasApi
+from arrowquant.http.api.system import SystemApi
+from arrowquant.http.api.webhooks import WebhooksApi
 
 
 class Api(
@@ -28,17 +28,3 @@ class Api(
     WebhooksApi,
 ):
     """Every operation."""
-
-
-class AsyncApi(
-    AsyncApiKeysApi,
-    AsyncArtifactsApi,
-    AsyncConnectionsApi,
-    AsyncJobsApi,
-    AsyncOperationApi,
-    AsyncPlansApi,
-    AsyncQuotasApi,
-    AsyncSystemApi,
-    AsyncWebhooksApi,
-):
-    """Every operation, to be awaited."""

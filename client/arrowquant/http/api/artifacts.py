@@ -1,4 +1,4 @@
-"""Operations of `artifacts`, blocking and not.
+"""Operations of `artifacts`.
 
 Made from openapi.yaml by `make client`; not to be edited.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from arrowquant.http.aio import AsyncShell
 from arrowquant.http.calls import Call, at
 from arrowquant.http.sync import SyncShell
 from arrowquant.http.types import ArtifactList
@@ -23,15 +22,3 @@ class ArtifactsApi(SyncShell):
     def list_artifacts(self, job_id: str) -> ArtifactList:
         """List the files of the artifact."""
         return self._send(Call[ArtifactList]("GET", at("/v1/jobs/{}/artifacts", job_id)))
-
-
-class AsyncArtifactsApi(AsyncShell):
-    """The operations of `artifacts`, to be awaited."""
-
-    async def get_report(self, job_id: str) -> dict[str, Any]:
-        """Get the quality report."""
-        return await self._send(Call[dict[str, Any]]("GET", at("/v1/jobs/{}/report", job_id)))
-
-    async def list_artifacts(self, job_id: str) -> ArtifactList:
-        """List the files of the artifact."""
-        return await self._send(Call[ArtifactList]("GET", at("/v1/jobs/{}/artifacts", job_id)))

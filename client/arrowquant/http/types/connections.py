@@ -80,9 +80,13 @@ class CredentialsRequest(TypedDict):
     """Where the credentials come from, in one of three ways.
 
     - `access_key_id` and `secret_access_key` (and `session_token`): stored encrypted, never
-    shown. - `env`: a name under which the operator has granted your tenant credentials of
-    the service. - `ambient`: the role of the service itself, if the operator has granted it
-    to your tenant.
+    shown.
+
+    - `env`: a name under which the operator has granted your tenant credentials of the
+    service.
+
+    - `ambient`: the role of the service itself, if the operator has granted it to your
+    tenant.
     """
 
     access_key_id: NotRequired[str | None]

@@ -1,0 +1,24 @@
+"""Operations of `artifacts`, to be awaited.
+
+Made from openapi.yaml by `make client`; not to be edited.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arrowquant.http.aio import AsyncShell
+from arrowquant.http.calls import Call, at
+from arrowquant.http.types import ArtifactList
+
+
+class AsyncArtifactsApi(AsyncShell):
+    """The operations of `artifacts`, to be awaited."""
+
+    async def get_report(self, job_id: str) -> dict[str, Any]:
+        """Get the quality report."""
+        return await self._send(Call[dict[str, Any]]("GET", at("/v1/jobs/{}/report", job_id)))
+
+    async def list_artifacts(self, job_id: str) -> ArtifactList:
+        """List the files of the artifact."""
+        return await self._send(Call[ArtifactList]("GET", at("/v1/jobs/{}/artifacts", job_id)))
