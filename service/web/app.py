@@ -95,7 +95,6 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         metrics,
     ):
         app.include_router(routes.router)
-    app.include_router(webhooks.secret_router)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes)

@@ -73,12 +73,13 @@ class EndpointOut(Out):
 
 
 class EndpointMade(EndpointOut):
-    """An endpoint with its secret, which is shown this once."""
+    """An endpoint with its secret, which is shown this once. In a replayed answer
+    (`Idempotency-Key`) `secret` is null: it is not kept. If the first answer was lost, rotate."""
 
-    secret: str
+    secret: str | None
 
     @classmethod
-    def with_secret(cls, endpoint: Endpoint, secret: str) -> Self:
+    def with_secret(cls, endpoint: Endpoint, secret: str | None) -> Self:
         """The answer to whoever made the endpoint or rotated its secret."""
         return cls(secret=secret, **_shown(endpoint))
 

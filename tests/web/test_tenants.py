@@ -20,6 +20,8 @@ import yaml
 from fastapi import FastAPI
 
 from service.domain.access import ALL_SCOPES, TENANT_SCOPES, Scope
+from service.domain.ids import new_id
+from service.domain.webhooks import DeliveryState, Endpoint, HookEvent, Outcome
 from service.wiring import Deps
 from tests.web.conftest import MiniWorker, job_body
 
@@ -78,6 +80,38 @@ async def connection(world: World) -> str:
     return "theirs"
 
 
+async def webhook_endpoint(world: World) -> str:
+    now = world.deps.clock.now()
+    made = Endpoint(
+        id=new_id("wh"),
+        tenant="acme",
+        url=f"https://{MARK}.example/",
+        description=MARK,
+        events=(),
+        disabled=None,
+        secret=b"sealed by nobody: nothing is sent",
+        old_secret=None,
+        old_secret_until=None,
+        failing_since=None,
+        create_time=now,
+        update_time=now,
+    )
+    world.deps.webhooks.create(made)
+    return made.id
+
+
+async def webhook_delivery(world: World) -> str:
+    endpoint = await webhook_endpoint(world)
+    webhooks, outbox = world.deps.webhooks, world.deps.outbox
+    made = webhooks.queue("acme", endpoint, HookEvent.PING, {MARK: MARK}).id
+    # Ended here, so that no courier changes it while others look.
+    while webhooks.delivery("acme", made).state is DeliveryState.PENDING:
+        webhooks.redeliver("acme", made)
+        for errand in outbox.claim(1):
+            outbox.finish(errand, Outcome(world.deps.clock.now(), 0, 410), None)
+    return made
+
+
 def always(text: str) -> Callable[[World], Awaitable[str]]:
     async def made(_: World) -> str:
         return text
@@ -92,6 +126,8 @@ MAKERS: dict[str, Callable[[World], Awaitable[str]]] = {
     "name": always("manifest.json"),
     "/v1/connections/{name}": connection,
     "key_id": api_key,
+    "endpoint_id": webhook_endpoint,
+    "delivery_id": webhook_delivery,
     "tenant": always("acme"),
     "worker_id": always("wrk_0f1e2d3c4b5a69788796a5b4"),
 }

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Body, Depends, Path, Query
 from starlette.responses import Response
 
 from service.domain.errors import ArrowQuantError
-from service.domain.webhooks import DeliveryState, Disabled, HookEvent
-from service.web.answers import failures, json_answer
+from service.domain.webhooks import Delivery, DeliveryState, Disabled, Endpoint, HookEvent
+from service.web.answers import SecretAnswer, failures, json_answer
 from service.web.auth import Admin
 from service.web.context import Shared
 from service.web.idempotency import Documented, IdempotentRoute
@@ -27,8 +27,6 @@ from service.web.webhook_schemas import (
     RotateBody,
 )
 
-# Answers with a secret are not stored, so these operations take no Idempotency-Key.
-secret_router = APIRouter(prefix="/v1/webhook_endpoints", tags=["webhooks"])
 router = APIRouter(prefix="/v1/webhook_endpoints", tags=["webhooks"], route_class=IdempotentRoute)
 
 _EXAMPLE: Final[dict[str, Any]] = {
@@ -37,7 +35,6 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "description": "the build of the mobile app",
 }
 _REPEATABLE: Final = ("idempotency_key_reused", "idempotency_in_flight")
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9a-z]{1,40}")
 
 
@@ -47,13 +44,16 @@ def _known(kind: str, value: str) -> str:
     return value
 
 
+# They ask for the key first: who has none learns nothing, not even what an id looks like.
 async def _endpoint_id(
+    _: Admin,
     endpoint_id: Annotated[str, Path(description="The webhook endpoint's `id`.")],
 ) -> str:
     return _known("webhook endpoint", endpoint_id)
 
 
 async def _delivery_id(
+    _: Admin,
     delivery_id: Annotated[str, Path(description="The delivery's `id`.")],
 ) -> str:
     return _known("delivery", delivery_id)
@@ -63,15 +63,20 @@ EndpointId = Annotated[str, Depends(_endpoint_id)]
 DeliveryId = Annotated[str, Depends(_delivery_id)]
 
 
-@secret_router.post(
+@router.post(
     "",
     operation_id="create_webhook_endpoint",
     summary="Create a webhook endpoint",
     status_code=201,
     response_model=EndpointMade,
     responses=failures(
-        "endpoint_not_allowed", "secrets_not_configured", "webhook_limit", "invalid_spec"
+        "endpoint_not_allowed",
+        "secrets_not_configured",
+        "webhook_limit",
+        "invalid_spec",
+        *_REPEATABLE,
     ),
+    dependencies=[Documented],
 )
 def create_endpoint(
     body: Annotated[EndpointBody, Body(openapi_examples={"jobs": {"value": _EXAMPLE}})],
@@ -82,16 +87,16 @@ def create_endpoint(
     `secret` to verify them with is in this answer and is never shown again."""
     events = [HookEvent(event) for event in body.events]
     made, secret = shared.webhooks.create(tenant, body.url, body.description, events)
-    headers = _NO_STORE | {"Location": f"/v1/webhook_endpoints/{made.id}"}
-    return json_answer(EndpointMade.with_secret(made, secret), 201, headers)
+    return _with_secret(made, secret, 201)
 
 
-@secret_router.post(
+@router.post(
     "/{endpoint_id}/rotate_secret",
     operation_id="rotate_webhook_secret",
     summary="Rotate a webhook secret",
     response_model=EndpointMade,
-    responses=failures("not_found", "secrets_not_configured", "invalid_spec"),
+    responses=failures("not_found", "secrets_not_configured", "invalid_spec", *_REPEATABLE),
+    dependencies=[Documented],
 )
 def rotate_secret(
     endpoint_id: EndpointId,
@@ -102,7 +107,7 @@ def rotate_secret(
     """Sign with a new secret, shown in this answer only. For the overlap messages carry the
     signatures of both, so that receivers can change over without refusing any."""
     made, secret = shared.webhooks.rotate(tenant, endpoint_id, body.overlap_s)
-    return json_answer(EndpointMade.with_secret(made, secret), 200, _NO_STORE)
+    return _with_secret(made, secret, 200)
 
 
 @router.get(
@@ -236,6 +241,15 @@ def redeliver(delivery_id: DeliveryId, tenant: Admin, shared: Shared) -> Respons
     return _queued(shared.webhooks.webhooks.redeliver(tenant, delivery_id))
 
 
-def _queued(delivery: Any) -> Response:
+def _with_secret(endpoint: Endpoint, secret: str, status: int) -> Response:
+    return SecretAnswer(
+        EndpointMade.with_secret(endpoint, secret),
+        kept=EndpointMade.with_secret(endpoint, None),
+        status=status,
+        headers={"Location": f"/v1/webhook_endpoints/{endpoint.id}"},
+    )
+
+
+def _queued(delivery: Delivery) -> Response:
     headers = {"Location": f"/v1/webhook_endpoints/deliveries/{delivery.id}"}
     return json_answer(DeliveryOut.of(delivery), 202, headers)

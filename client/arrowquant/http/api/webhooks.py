@@ -28,16 +28,29 @@ from arrowquant.http.types import (
 class WebhooksApi(SyncShell):
     """The operations of `webhooks`."""
 
-    def list_webhook_endpoints(self) -> EndpointList:
-        """List the webhook endpoints."""
-        return self._send(Call[EndpointList]("GET", "/v1/webhook_endpoints"))
-
     def create_webhook_endpoint(
         self, body: EndpointBody, *, idempotency_key: str | None = None
     ) -> EndpointMade:
         """Create a webhook endpoint."""
         return self._send(
             Call[EndpointMade]("POST", "/v1/webhook_endpoints", body=body, key=idempotency_key)
+        )
+
+    def list_webhook_endpoints(self) -> EndpointList:
+        """List the webhook endpoints."""
+        return self._send(Call[EndpointList]("GET", "/v1/webhook_endpoints"))
+
+    def rotate_webhook_secret(
+        self, endpoint_id: str, body: RotateBody, *, idempotency_key: str | None = None
+    ) -> EndpointMade:
+        """Rotate a webhook secret."""
+        return self._send(
+            Call[EndpointMade](
+                "POST",
+                at("/v1/webhook_endpoints/{}/rotate_secret", endpoint_id),
+                body=body,
+                key=idempotency_key,
+            )
         )
 
     def get_webhook_endpoint(self, endpoint_id: str) -> Endpoint:
@@ -128,19 +141,6 @@ class WebhooksApi(SyncShell):
             Call[Delivery](
                 "POST",
                 at("/v1/webhook_endpoints/deliveries/{}/redeliver", delivery_id),
-                key=idempotency_key,
-            )
-        )
-
-    def rotate_webhook_secret(
-        self, endpoint_id: str, body: RotateBody, *, idempotency_key: str | None = None
-    ) -> EndpointMade:
-        """Rotate a webhook secret."""
-        return self._send(
-            Call[EndpointMade](
-                "POST",
-                at("/v1/webhook_endpoints/{}/rotate_secret", endpoint_id),
-                body=body,
                 key=idempotency_key,
             )
         )

@@ -124,7 +124,10 @@ class EndpointList(TypedDict):
 
 
 class EndpointMade(TypedDict):
-    """An endpoint with its secret, which is shown this once."""
+    """An endpoint with its secret, which is shown this once. In a replayed answer
+    (`Idempotency-Key`) `secret` is null: it is not kept. If the first answer was lost,
+    rotate.
+    """
 
     id: str
     url: str
@@ -136,7 +139,7 @@ class EndpointMade(TypedDict):
     old_secret_until: str | None
     create_time: str
     update_time: str
-    secret: str
+    secret: str | None
 
 
 class Endpoint(TypedDict):
