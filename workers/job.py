@@ -8,10 +8,11 @@ from typing import Any
 
 from service.domain.catalog import ObjectInfo
 from service.domain.job import Claim
-from service.domain.plan import Plan, make_plan
+from service.domain.outputs import JobPlan, OutputSpec, from_json, plan_outputs
 from service.domain.ports import ObjectStore, ObjectStores
-from service.domain.spec import JobRequest, ResolvedRecipe
+from service.domain.spec import JobRequest
 from service.usecases.inspect_source import inspect, reopen
+from workers.stages.metered import Metered
 
 PLANS_KEPT = 4
 
@@ -22,8 +23,8 @@ class JobContext:
 
     claim: Claim
     request: JobRequest
-    recipe: ResolvedRecipe
-    source: ObjectStore
+    outputs: tuple[OutputSpec, ...]
+    source: Metered
     output: ObjectStore
 
     @classmethod
@@ -32,21 +33,21 @@ class JobContext:
         return cls(
             claim,
             request,
-            ResolvedRecipe.model_validate(claim.resolved["recipe"]),
-            stores.open(claim.tenant, request.source.connection),
+            from_json(claim.resolved),
+            Metered(stores.open(claim.tenant, request.source.connection)),
             stores.open(claim.tenant, request.output.connection),
         )
 
-    def key(self, name: str) -> str:
-        """Where a file of the artifact goes."""
-        return self.request.output.prefix + name
+    def key(self, name: str, output: int = 0) -> str:
+        """Where a file of an output's artifact goes."""
+        return self.request.output.prefix + self.outputs[output].folder + name
 
-    def fresh_plan(self) -> Plan:
+    def fresh_plan(self) -> JobPlan:
         """Plan from the source as it is now."""
-        return make_plan(inspect(self.source, self.request.source.prefix), self.recipe)
+        return plan_outputs(inspect(self.source, self.request.source.prefix), self.outputs)
 
 
-def pinned(plan: Plan) -> dict[str, Any]:
+def pinned(plan: JobPlan) -> dict[str, Any]:
     """What the ledger keeps of a planned source: enough to open the very same one again."""
     return {
         "objects": [[info.key, info.size, info.etag] for info in plan.catalog.objects],
@@ -59,16 +60,16 @@ class PlanCache:
     """Plans by job: headers are read again at most once for each job a process works on."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._plans: OrderedDict[str, JobPlan] = OrderedDict()
 
-    def plan(self, context: JobContext) -> Plan:
+    def plan(self, context: JobContext) -> JobPlan:
         """The job's plan, from its pinned objects. Raises source_changed if they are others."""
         key = context.claim.job_id
         if key not in self._plans:
             source = context.claim.resolved["source"]
             objects = [ObjectInfo(*entry) for entry in source["objects"]]
             catalog = reopen(context.source, objects, source["ties"], source.get("ignored", ()))
-            self._plans[key] = make_plan(catalog, context.recipe)
+            self._plans[key] = plan_outputs(catalog, context.outputs)
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)

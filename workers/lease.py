@@ -38,17 +38,18 @@ class Lease:
         patience_s: float,
         interrupted: Callable[[], bool] = lambda: False,
         progress: Callable[[], None] = lambda: None,
+        bytes_read: Callable[[], int] = lambda: 0,
     ) -> None:
         """period_s: time between heartbeats; patience_s: how long the ledger may be out of
         reach before the lease must be taken for lost (less than the lease itself); interrupted:
         whether the unit is to be given back, though the lease holds; progress: called whenever the
-        work has come to its next step."""
+        work has come to its next step; bytes_read: what came from the source so far."""
         self.claim = claim
         self._interrupted = interrupted
         self._ledger = ledger
         self._period, self._patience = period_s, patience_s
         self._progress = progress
-        self._bytes_done = 0
+        self._bytes_done, self._bytes_read = 0, bytes_read
         self._lost: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -85,7 +86,11 @@ class Lease:
         """Ask the ledger now: the last check before something becomes visible. What is finished
         is not given back."""
         self._raise_if_lost()
-        self._ledger.heartbeat(self.claim, self._bytes_done, self._process.memory_info().rss)
+        self._renew()
+
+    def _renew(self) -> None:
+        rss = self._process.memory_info().rss
+        self._ledger.heartbeat(self.claim, self._bytes_done, rss, self._bytes_read())
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
@@ -95,8 +100,7 @@ class Lease:
         heard = time.monotonic()
         while not self._stop.wait(self._period):
             try:
-                rss = self._process.memory_info().rss
-                self._ledger.heartbeat(self.claim, self._bytes_done, rss)
+                self._renew()
                 heard = time.monotonic()
             except LeaseLost as error:
                 self._lost = str(error) or "the lease was taken"

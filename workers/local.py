@@ -29,6 +29,7 @@ from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
 from service.domain.job import TERMINAL, Event, EventType, JobRecord, JobState
+from service.domain.outputs import resolve_outputs, to_json
 from service.domain.ports import JobQuery, NewJob, ObjectStore
 from service.domain.quotas import NO_LIMITS
 from service.domain.spec import (
@@ -37,7 +38,6 @@ from service.domain.spec import (
     PlanRequest,
     Recipe,
     canonical_json,
-    resolve,
 )
 from service.settings import Settings
 from service.wiring import Deps
@@ -149,7 +149,7 @@ def _within(settings: Settings, limits: Limits) -> Settings:
 
 
 def _ledger_file(settings: Settings, source: str, output: str, request: JobRequest) -> Path:
-    recipe = resolve(request.recipe).model_dump(mode="json")
+    recipe = to_json(resolve_outputs(request.recipe))
     ends = [_absolute(source), _absolute(output)]
     # Another version may write other bytes: it begins anew rather than going on.
     identity = canonical_json([*ends, recipe, request.output.if_exists, versions()])
@@ -211,7 +211,7 @@ def _create(deps: Deps, request: JobRequest) -> str:
         labels={},
         priority=1,
         request=request.model_dump(mode="json", exclude_unset=True),
-        resolved={"recipe": resolve(request.recipe).model_dump(mode="json")},
+        resolved=to_json(resolve_outputs(request.recipe)),
         max_runtime_s=request.limits.max_runtime_s,
     )
     return deps.ledger.create_job(job).id

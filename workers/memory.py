@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from service.domain.errors import ArrowQuantError
-from service.domain.plan import Plan
+from service.domain.outputs import JobPlan
 from service.domain.units import TILE_BYTES, Unit
 
 PREFERRED_BUFFERS = 3
@@ -23,26 +23,31 @@ class Budget:
     buffer_bytes: int
 
 
-def budget(plan: Plan, unit: Unit, max_memory_bytes: int | None) -> Budget:
+def budget(plan: JobPlan, unit: Unit, outputs: int, max_memory_bytes: int | None) -> Budget:
     """Three tiles in flight (one read, one quantized, one written), fewer when memory is short.
 
-    What a tile becomes is never larger than the tile, so each counts twice.
+    What a tile becomes is never larger than the tile, so each counts twice. Outputs are encoded one
+    after the other, so more of them need no more tiles; but each has an upload of its own.
     Raises memory_limit_too_small when not even one tile fits beside what the process holds.
     """
+    tensors = plan.plans[0].tensors
     largest = max(
-        (tile.rows * plan.tensors[tile.tensor].row_bytes for tile in plan.tiles(unit)),
+        (tile.rows * tensors[tile.tensor].row_bytes for tile in plan.tiles(unit)),
         default=TILE_BYTES,
     )
     if max_memory_bytes is None:
         return Budget(PREFERRED_BUFFERS, largest)
     held = psutil.Process().memory_info().rss
-    free = max_memory_bytes - held - UPLOAD_BYTES - SLACK_BYTES
+    fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES
+    free = max_memory_bytes - fixed
     fitting = free // (2 * max(1, largest))
     if fitting < 1:
-        need = held + UPLOAD_BYTES + SLACK_BYTES + 2 * largest
+        need = fixed + 2 * largest
+        uploads = "an upload" if outputs == 1 else f"{outputs} uploads"
         raise ArrowQuantError(
             "memory_limit_too_small",
-            f"the limit is {max_memory_bytes} bytes; this process and one tile need {need}",
+            f"the limit is {max_memory_bytes} bytes; this process, one tile and {uploads} "
+            f"need {need}",
             f"Raise max_memory to at least {-(-need // 2**20)} MiB.",
         )
     return Budget(min(PREFERRED_BUFFERS, fitting), largest)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kernels import ErrorSums
 from service import logs
-from service.domain.plan import Plan
+from service.domain.outputs import JobPlan
 from service.domain.ports import ObjectStore
 from service.domain.profiles import Action
 from service.domain.treatment import TensorPlan
@@ -38,7 +38,7 @@ class TensorSums:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The outcome of a pass."""
+    """The outcome of a pass for one output."""
 
     part: WrittenPart
     sums: dict[int, TensorSums]
@@ -46,45 +46,64 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a pass works on. `tensors` are the plan's, at their present levels."""
+    """What a pass works on.
 
-    plan: Plan
+    outputs  for the number of each output that is to be made, the plan's tensors at their present
+             levels; all of them have the same tiles
+    """
+
+    plan: JobPlan
     unit: Unit
-    tensors: dict[int, TensorPlan]
+    outputs: dict[int, dict[int, TensorPlan]]
     store: ObjectStore
     budget: Budget
     threads: int
     stages: clock.Stages = field(default_factory=clock.Stages)
 
+    def sources(self) -> dict[int, TensorPlan]:
+        """The tensors as far as reading is concerned, in which outputs do not differ."""
+        return next(iter(self.outputs.values()))
 
-def run_pass(work: Work, writer: PartWriter, checkpoint: Callable[[int], None]) -> Pass:
-    """Read, quantize and write every tile of the unit.
 
+def run_pass(
+    work: Work, writers: Mapping[int, PartWriter], checkpoint: Callable[[int], None]
+) -> dict[int, Pass]:
+    """Read every tile of the unit once, quantize and write it for each output.
+
+    writers     one for each output of the work
     checkpoint  called with the source bytes of each finished tile; raises to stop the pass
     """
-    ranges = {
-        index: _tensor_range(work, tensor, checkpoint)
-        for index, tensor in work.tensors.items()
-        if tensor.treatment.per_tensor and tensor.treatment.action is Action.QUANTIZE
-    }
-    sums: dict[int, TensorSums] = {}
-    fetcher = _prefetch(work, [work.tensors[t.tensor] for t in work.plan.tiles(work.unit)])
-    written = _Writing(writer, fetcher, work.stages)
+    ranges = _ranges(work, checkpoint)
+    sums: dict[int, dict[int, TensorSums]] = {output: {} for output in work.outputs}
+    fetcher = _prefetch(work, [work.sources()[t.tensor] for t in work.plan.tiles(work.unit)])
+    written = _Writing(writers, fetcher, work.stages)
     try:
         for fetched in fetcher:
-            tensor = work.tensors[fetched.tile.tensor]
-            stored, errors = _one_tile(work, tensor, fetched, ranges.get(tensor.index))
-            entry = sums.setdefault(tensor.index, TensorSums())
-            entry.errors += errors
-            entry.stored_bytes += tensor.tile_sizes(fetched.tile.rows).payload
-            nbytes = fetched.data.nbytes
-            written.put(tensor, fetched, stored)
+            index, nbytes = fetched.tile.tensor, fetched.data.nbytes
+            for output, tensors in work.outputs.items():
+                tensor = tensors[index]
+                stored, errors = _one_tile(work, tensor, fetched, ranges.get(index))
+                entry = sums[output].setdefault(index, TensorSums())
+                entry.errors += errors
+                entry.stored_bytes += tensor.tile_sizes(fetched.tile.rows).payload
+                written.put(output, tensor, fetched, stored)
             checkpoint(nbytes)
         written.drain()
-        return Pass(writer.finish(), sums)
+        return {output: Pass(writers[output].finish(), sums[output]) for output in work.outputs}
     finally:
         fetcher.close()
         written.close()
+
+
+def _ranges(work: Work, checkpoint: Callable[[int], None]) -> dict[int, Range]:
+    """The range of every tensor that has one scale in some output."""
+    found: dict[int, Range] = {}
+    for tensors in work.outputs.values():
+        for index, tensor in tensors.items():
+            how = tensor.treatment
+            if how.per_tensor and how.action is Action.QUANTIZE and index not in found:
+                found[index] = _tensor_range(work, tensor, checkpoint)
+    return found
 
 
 def _one_tile(
@@ -94,7 +113,8 @@ def _one_tile(
         if tensor.treatment.action is Action.KEEP:
             return keep_tile(fetched.data), ErrorSums()
         matrix = fetched.matrix(tensor)
-        return encode_tile(tensor, fetched.tile, matrix, value_range, work.threads)
+        one_scale = value_range if tensor.treatment.per_tensor else None
+        return encode_tile(tensor, fetched.tile, matrix, one_scale, work.threads)
 
 
 def _prefetch(work: Work, tensors: list[TensorPlan]) -> Prefetcher:
@@ -124,20 +144,29 @@ def _tensor_range(work: Work, tensor: TensorPlan, checkpoint: Callable[[int], No
 
 
 class _Writing:
-    """The write thread: one tile waits while one is being written."""
+    """The write thread: one encoded tile waits while one is being written.
 
-    def __init__(self, writer: PartWriter, fetcher: Prefetcher, stages: clock.Stages) -> None:
-        self._writer, self._fetcher, self._stages = writer, fetcher, stages
-        self._todo: queue.Queue[tuple[TensorPlan, FetchedTile, StoredTile] | None] = queue.Queue(1)
+    A tile's buffer is given back once all outputs have it.
+    """
+
+    def __init__(
+        self, writers: Mapping[int, PartWriter], fetcher: Prefetcher, stages: clock.Stages
+    ) -> None:
+        self._writers, self._fetcher, self._stages = writers, fetcher, stages
+        self._last = next(reversed(list(writers)))
+        self._todo: queue.Queue[tuple[int, TensorPlan, FetchedTile, StoredTile] | None]
+        self._todo = queue.Queue(1)
         self._error: BaseException | None = None
         self._thread = threading.Thread(
             target=logs.in_context(self._run), name="write", daemon=True
         )
         self._thread.start()
 
-    def put(self, tensor: TensorPlan, fetched: FetchedTile, stored: StoredTile) -> None:
+    def put(
+        self, output: int, tensor: TensorPlan, fetched: FetchedTile, stored: StoredTile
+    ) -> None:
         self._raise()
-        self._todo.put((tensor, fetched, stored))
+        self._todo.put((output, tensor, fetched, stored))
 
     def drain(self) -> None:
         """Wait until everything was written; raises what writing raised."""
@@ -156,12 +185,13 @@ class _Writing:
     def _run(self) -> None:
         # After an error the queue is still emptied, so that nobody waits for a dead thread.
         while (item := self._todo.get()) is not None:
-            tensor, fetched, stored = item
+            output, tensor, fetched, stored = item
             try:
                 if self._error is None:
                     with self._stages.measure(clock.WRITE, fetched.data.nbytes):
-                        self._writer.write(tensor, fetched.tile, stored)
+                        self._writers[output].write(tensor, fetched.tile, stored)
             except BaseException as error:  # noqa: BLE001 - raised again by the caller
                 self._error = error
             finally:
-                self._fetcher.release(fetched)
+                if output == self._last:
+                    self._fetcher.release(fetched)

@@ -146,15 +146,20 @@ class Workshop:
     def _do(self, claim: Claim) -> None:
         ledger, settings = self._deps.ledger, self._deps.settings
         context = JobContext.of(claim, self._deps.stores)
-        patience = settings.lease_s / 2
         lease = Lease(
-            ledger, claim, settings.heartbeat_s, patience, self._interrupted, self._progress
+            ledger,
+            claim,
+            settings.heartbeat_s,
+            settings.lease_s / 2,
+            self._interrupted,
+            self._progress,
+            lambda: context.source.bytes_read,
         )
         with lease:
             _check_engine(claim)
             match claim.kind:
                 case UnitKind.PLAN:
-                    plan.run(context, ledger)
+                    plan.run(context, ledger, lease)
                 case UnitKind.QUANTIZE:
                     whole = self._plans.plan(context)
                     threads = context.request.limits.threads or settings.threads
@@ -166,11 +171,9 @@ class Workshop:
 
     def _memory(self, context: JobContext) -> int | None:
         """The tightest of what the operator, the job and its profile allow."""
-        profile = PROFILES[context.recipe.profile].max_memory_bytes
-        limits = (
-            self._deps.settings.max_memory_bytes,
-            context.request.limits.max_memory_bytes or profile,
-        )
+        asked = context.request.limits.max_memory_bytes
+        profiles = [PROFILES[o.recipe.profile].max_memory_bytes for o in context.outputs]
+        limits = [self._deps.settings.max_memory_bytes, *([asked] if asked else profiles)]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _give_back(self, claim: Claim) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from service.domain import framing, report
 from service.domain.job import PartRow, TensorRow, TensorState
+from service.domain.outputs import JobPlan
 from service.domain.plan import Plan
 from service.domain.profiles import PROFILES, Action
 from service.domain.treatment import TensorPlan
@@ -23,10 +24,41 @@ _TYPICAL = {
     "max_abs_error": 0.0123456,
 }
 _DIGEST = "0" * 64
+# Warnings that are about one output; the others are about the source.
+_OF_OUTPUT = frozenset({"size_limit"})
 
 
-def forecast(plan: Plan, requested: dict[str, Any], engine: dict[str, str]) -> dict[str, Any]:
-    """The JSON of a plan, as `arrowquant plan --json` and `POST /v1/plans` return it."""
+def forecast(
+    job: JobPlan, requested: dict[str, dict[str, Any]], engine: dict[str, str]
+) -> dict[str, Any]:
+    """The JSON of a plan, as `arrowquant plan --json` and `POST /v1/plans` return it.
+
+    With several outputs the figures at the top are of all of them, as in a job's summary.
+
+    requested  the recipe as asked for, by id of the output
+    """
+    found = [(spec, _forecast(plan, requested[spec.id], engine)) for spec, plan in job]
+    if len(found) == 1 and not job.outputs[0].id:
+        return found[0][1] | {"outputs": []}
+    everything = [(spec.id, told) for spec, told in found]
+    return {
+        "totals": report.sum_totals([told["totals"] for _, told in everything])
+        | {"units": len(job.units)},
+        "counts": report.sum_counts([told["counts"] for _, told in everything]),
+        "recipe": None,
+        "source": everything[0][1]["source"],
+        "tensors": [
+            entry | {"output": name} for name, told in everything for entry in told["tensors"]
+        ],
+        "warnings": job_warnings(job),
+        "outputs": [
+            {"id": name} | {key: told[key] for key in ("totals", "counts", "recipe")}
+            for name, told in everything
+        ],
+    }
+
+
+def _forecast(plan: Plan, requested: dict[str, Any], engine: dict[str, str]) -> dict[str, Any]:
     rows = ledger_rows(plan)
     parts = [
         PartRow(u.seq, "", framing.part_bytes(plan, u), _DIGEST, "", sum(1 for _ in plan.tiles(u)))
@@ -51,6 +83,26 @@ def forecast(plan: Plan, requested: dict[str, Any], engine: dict[str, str]) -> d
         "tensors": [_entry(row) for row in rows],
         "warnings": warnings(plan),
     }
+
+
+def job_rows(job: JobPlan) -> list[TensorRow]:
+    """Every tensor of every output as it stands before work begins."""
+    return [
+        replace(row, output=number)
+        for number, plan in enumerate(job.plans)
+        for row in ledger_rows(plan)
+    ]
+
+
+def job_warnings(job: JobPlan) -> list[dict[str, Any]]:
+    """What a person should know of each output; what is true of all is said once."""
+    found: list[dict[str, Any]] = []
+    for spec, plan in job:
+        for warning in warnings(plan):
+            mine = warning["code"] in _OF_OUTPUT and spec.id
+            told = warning | {"output": spec.id} if mine else warning
+            found += [] if told in found else [told]
+    return found
 
 
 def ledger_rows(plan: Plan) -> list[TensorRow]:
@@ -125,6 +177,7 @@ def _with_metrics(row: TensorRow) -> TensorRow:
 def _entry(row: TensorRow) -> dict[str, Any]:
     action = "tie" if row.tied_to else ("keep" if row.codec == "raw" else "quantize")
     return {
+        "output": "",
         "name": row.name,
         "dtype": row.dtype,
         "shape": row.shape,

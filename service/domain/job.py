@@ -94,10 +94,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Byte-weighted progress. `bytes_done` never falls while a job lives."""
+    """Byte-weighted progress. `bytes_done` never falls while a job lives. `bytes_read` is what
+    came from the source, headers and second passes included. Tensors count in each output."""
 
     bytes_total: int = 0
     bytes_done: int = 0
+    bytes_read: int = 0
     bytes_written: int = 0
     tensors_total: int = 0
     tensors_done: int = 0
@@ -176,7 +178,8 @@ class Claim:
     """A unit of work held under a lease.
 
     fence     grows at every claim of the unit; every write names it and fails when it is stale
-    levels    tensor index -> escalated bits (0: keep raw), for the tensors of this unit
+    todo      output -> tensor index -> escalated bits (0: keep raw): the outputs of this unit that
+              have no part yet, and the levels of its tensors there
     attempt   how many times this unit was claimed before without finishing
     trace     the trace of the request that made the job, as W3C's traceparent
     """
@@ -189,8 +192,8 @@ class Claim:
     attempt: int
     request: dict[str, Any]
     resolved: dict[str, Any]
-    levels: dict[int, int] = field(default_factory=dict)
     trace: str | None = None
+    todo: dict[int, dict[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,7 @@ class TensorRow:
 
     metrics  relmse, sqnr_db, cosine, max_abs_error of the stored form (None where not measured)
     history  for a FALLBACK, what was tried: [{bits, sqnr_db, cosine}], narrowest first
+    output   which of the job's outputs the row is about, from 0
     """
 
     index: int
@@ -216,11 +220,12 @@ class TensorRow:
     metrics: dict[str, float | None] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     tied_to: str | None = None
+    output: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PartRow:
-    """A finished part file: `etag` is the store's word at completion, `sha256` ours."""
+    """A finished part file of an output: `etag` is the store's word at completion, `sha256` ours."""
 
     seq: int
     key: str
@@ -228,6 +233,7 @@ class PartRow:
     sha256: str
     etag: str
     batches: int
+    output: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +253,8 @@ class PieceError:
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """A QUANTIZE unit as PLAN hands it to the ledger. `tensors` are those with rows in it."""
+    """A QUANTIZE unit as PLAN hands it to the ledger, the same for every output. `tensors` are
+    those with rows in it."""
 
     seq: int
     source_bytes: int

@@ -178,12 +178,17 @@ class Ledger(Protocol):
         """Highest event number of each job: one cheap query for all open streams."""
 
     def tensors(
-        self, job_id: str, after: int = -1, limit: int | None = None, state: str | None = None
+        self,
+        job_id: str,
+        after: int = -1,
+        limit: int | None = None,
+        state: str | None = None,
+        output: int = 0,
     ) -> list[TensorRow]:
-        """Ledger rows by index, after the given index."""
+        """Ledger rows of an output by index, after the given index."""
 
     def parts(self, job_id: str) -> list[PartRow]:
-        """Finished parts by seq."""
+        """Finished parts by output and seq."""
 
     # -- the workers ------------------------------------------------------------------------------
 
@@ -196,9 +201,11 @@ class Ledger(Protocol):
     def has_work(self) -> bool:
         """Whether `claim` would find something now."""
 
-    def heartbeat(self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0) -> None:
+    def heartbeat(
+        self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0, bytes_read: int = 0
+    ) -> None:
         """Renew the lease and note progress (an event at most once a second for a job).
-        Raises LeaseLost when the fence is stale or the job no longer runs."""
+        `bytes_read`: from the source, under this claim so far. Raises LeaseLost when the fence is stale or the job no longer runs."""
 
     def plan_done(
         self,
@@ -213,24 +220,32 @@ class Ledger(Protocol):
         finished ones stay finished. With no unit left to do, PUBLISH becomes claimable."""
 
     def unit_errors(
-        self, claim: Claim, errors: Sequence[PieceError]
+        self, claim: Claim, errors: Sequence[PieceError], output: int = 0
     ) -> dict[int, list[PieceError]]:
-        """Store this unit's error sums and return, for each of its tensors whose every unit has
+        """Store this unit's error sums for an output and return, for each of its tensors whose every unit has
         now been measured at the tensor's present level, the sums of all of them by unit seq."""
 
     def escalate(
-        self, claim: Claim, tensor: int, from_bits: int, to_bits: int, entry: dict[str, Any]
+        self,
+        claim: Claim,
+        tensor: int,
+        from_bits: int,
+        to_bits: int,
+        entry: dict[str, Any],
+        output: int = 0,
     ) -> bool:
-        """Move a tensor from one level to the next (0: keep raw), once: a compare-and-set on its
-        level. Every unit with rows of it becomes undone again, this one stays claimed. `entry`
+        """Move a tensor of an output from one level to the next (0: keep raw), once: a
+        compare-and-set on its level. The output's parts with rows of it are to be made again and
+        their units become undone; this one stays claimed, and other outputs' parts stay. `entry`
         is appended to the tensor's history. False if someone else already did."""
 
-    def unit_levels(self, claim: Claim) -> dict[int, int]:
-        """The present escalated levels of this unit's tensors (as in Claim.levels)."""
+    def unit_todo(self, claim: Claim) -> dict[int, dict[int, int]]:
+        """The outputs of this unit without a part and their present levels (as in Claim.todo)."""
 
     def unit_done(self, claim: Claim, part: PartRow, levels: dict[int, int]) -> bool:
-        """The part is stored. False (and the unit stays claimed) if a tensor's level is no longer
-        the one in `levels`: the part must be made again. The last unit makes PUBLISH claimable."""
+        """An output's part is stored; with the last of them the unit is done, and the last unit
+        makes PUBLISH claimable. False (and the unit stays claimed) if a tensor's level is no
+        longer the one in `levels`: the part must be made again."""
 
     def tensors_done(self, claim: Claim, rows: Sequence[TensorRow]) -> None:
         """Final ledger rows of tensors, with an event each."""
@@ -240,8 +255,8 @@ class Ledger(Protocol):
     def publish_done(self, claim: Claim, summary: dict[str, Any]) -> None:
         """SUCCEEDED, with artifact and done events."""
 
-    def reopen_unit(self, claim: Claim, seq: int, reason: str) -> None:
-        """VERIFYING found a part missing or changed: its unit becomes claimable again and PUBLISH
+    def reopen_unit(self, claim: Claim, seq: int, reason: str, output: int = 0) -> None:
+        """VERIFYING found an output's part missing or changed: its unit becomes claimable again and PUBLISH
         waits for it."""
 
     def cleanup_done(self, claim: Claim) -> None:

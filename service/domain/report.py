@@ -78,6 +78,35 @@ def render(
     return Documents(report, rendered, summary)
 
 
+def summarize(
+    outputs: Sequence[tuple[str, dict[str, Any]]], rows: Sequence[TensorRow]
+) -> dict[str, Any]:
+    """The summary of a job from those of its outputs: figures of all, then each by its id."""
+    return {
+        "totals": sum_totals([summary["totals"] for _, summary in outputs]),
+        "counts": sum_counts([summary["counts"] for _, summary in outputs]),
+        "quality": quality(rows),
+        "outputs": [{"id": name} | summary for name, summary in outputs],
+    }
+
+
+def sum_totals(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Totals over artifacts of one source: what is stored is added up, the source counts once."""
+    total = dict(each[0])
+    for name in ("payload_bytes", "parts_bytes", "artifact_bytes"):
+        total[name] = sum(totals[name] for totals in each)
+    bits = 8 * total["artifact_bytes"] / max(1, total["parameters"])
+    return total | {"bits_per_weight": _digits(bits)}
+
+
+def sum_counts(each: Sequence[dict[str, int]]) -> dict[str, int]:
+    """Counts of tensors over artifacts: a tensor counts in each of them."""
+    total: Counter[str] = Counter()
+    for counts in each:
+        total.update(counts)
+    return dict(total)
+
+
 def quality(rows: Sequence[TensorRow]) -> dict[str, float | None]:
     """Means over quantized tensors, and the whole model's error weighted by weight energy."""
     measured = [row.metrics for row in rows if row.metrics]

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -28,6 +29,7 @@ from service.domain.profiles import (
     PROFILES,
     ROLE_FLOORS,
     Bits,
+    Granularity,
     GroupSize,
     Method,
     ProfileName,
@@ -38,6 +40,7 @@ from service.domain.wire import Wire
 
 MAX_RULES = 256
 MAX_PATTERN_CHARS = 512
+MAX_OUTPUTS = 8
 MIN_MEMORY_BYTES = 256 * 2**20
 
 
@@ -78,13 +81,32 @@ class Fallback(Wire):
     min_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
+class OutputRecipe(Wire):
+    """One of several artifacts that are made from one read of the source.
+
+    What is left out is as the recipe says; null is as if the recipe did not say it. `id` names the
+    folder below the output's prefix: `int4` and the like unless given.
+    """
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
+    profile: ProfileName | None = None
+    bits: Bits | None = None
+    method: Method | None = None
+    granularity: Granularity | None = None
+    group_size: GroupSize | None = None
+    symmetric: bool | None = None
+    unbias: Annotated[float, Field(ge=0, le=1)] | None = None
+    rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] | None = None
+    fallback: Fallback | None = None
+
+
 class Recipe(Wire):
     """How to quantize. What is left out comes from the profile."""
 
     profile: ProfileName = "local"
     bits: Bits | None = None
     method: Method = "lsq"
-    granularity: Literal["group", "row", "tensor"] = "group"
+    granularity: Granularity = "group"
     group_size: GroupSize | None = None
     symmetric: bool = False
     # How much of the length that a least-squares row loses is given back: 1 makes each row's
@@ -93,6 +115,8 @@ class Recipe(Wire):
     unbias: Annotated[float, Field(ge=0, le=1)] = 0.0
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
     fallback: Fallback = Fallback()
+    # Several artifacts from one read of the source, each in a folder of its own.
+    outputs: Annotated[tuple[OutputRecipe, ...], Field(max_length=MAX_OUTPUTS)] = ()
 
     @model_validator(mode="after")
     def _granularity_fits(self) -> Self:
@@ -107,6 +131,36 @@ class Recipe(Wire):
                 "granularity 'tensor' is one scale from the tensor's range: set method to 'minmax'"
             )
         return self
+
+    @model_validator(mode="after")
+    def _outputs_fit(self) -> Self:
+        self.each()
+        return self
+
+    def each(self) -> dict[str, Recipe]:
+        """The recipe of every output alone, by id; without `outputs` it is this one, called ''.
+
+        Raises ValueError for an output that is no recipe, or two of one id.
+        """
+        if not self.outputs:
+            return {"": self}
+        found: dict[str, Recipe] = {}
+        for number, output in enumerate(self.outputs):
+            recipe = self._with(number, output)
+            name = output.id or f"int{recipe.bits or PROFILES[recipe.profile].bits}"
+            if name in found:
+                raise ValueError(f"outputs {number}: there is another {name!r}; give each its id")
+            found[name] = recipe
+        return found
+
+    def _with(self, number: int, output: OutputRecipe) -> Recipe:
+        changes = output.model_dump(exclude_unset=True, exclude={"id"})
+        fields = self.model_dump(exclude_unset=True, exclude={"outputs"}) | changes
+        try:
+            return Recipe.model_validate({k: v for k, v in fields.items() if v is not None})
+        except ValidationError as error:
+            why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"outputs {number}: {why}") from None
 
 
 class Place(Wire):
@@ -210,7 +264,7 @@ class ResolvedRecipe(BaseModel):
     profile: ProfileName
     bits: Bits
     method: Method
-    granularity: Literal["group", "row", "tensor"]
+    granularity: Granularity
     group_size: int
     symmetric: bool
     unbias: float

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from service.domain.job import Event, JobRecord, JobState, TensorRow, TensorState
 from service.domain.ordering import After, By
 from service.domain.ports import Bell, Clock, JobQuery, Ledger
 from service.usecases.paging import page_after, page_position, page_size, page_token
 from service.usecases.submit import Accepted, ring
+from service.usecases.which_output import outputs_of
+
+# A position in the tensors of several outputs as one number: output * _TENSORS + index.
+_TENSORS: Final = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +107,23 @@ def list_tensors(
     job_id: str,
     tenant: str,
     state: TensorState | None,
+    output: str | None,
     size: int | None,
     token: str | None,
-) -> tuple[list[TensorRow], str | None]:
-    """A page of a job's tensors in source order, and the token of the next one."""
-    ledger.get_job(job_id, tenant)
-    filters = {"job": job_id, "state": state}
+) -> tuple[list[tuple[str, TensorRow]], str | None]:
+    """A page of a job's tensors with the ids of their outputs, in source order within each, and the
+    token of the next page."""
+    filters = {"job": job_id, "state": state, "output": output}
     limit = page_size(size)
-    after = page_position(token, filters, int) if token else -1
-    found = ledger.tensors(job_id, after, limit + 1, state)
+    job = ledger.get_job(job_id, tenant)
+    first, after = divmod(page_position(token, filters, int), _TENSORS) if token else (0, -1)
+    found: list[tuple[str, TensorRow]] = []
+    for which in outputs_of(job, output):
+        if which.number >= first and len(found) <= limit:
+            start = after if which.number == first else -1
+            rows = ledger.tensors(job_id, start, limit + 1 - len(found), state, which.number)
+            found += [(which.id, row) for row in rows]
     if len(found) <= limit:
         return found, None
-    return found[:limit], page_token(found[limit - 1].index, filters)
+    last = found[limit - 1][1]
+    return found[:limit], page_token(last.output * _TENSORS + last.index, filters)

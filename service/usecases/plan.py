@@ -7,9 +7,9 @@ from typing import Any, Final
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.forecast import forecast
-from service.domain.plan import Plan, make_plan
+from service.domain.outputs import JobPlan, plan_outputs, resolve_outputs
 from service.domain.ports import ObjectStore, ObjectStores
-from service.domain.spec import Place, PlanRequest, resolve
+from service.domain.spec import Place, PlanRequest
 from service.usecases.bounded import Bounded, TookTooLong
 from service.usecases.inspect_source import inspect
 
@@ -25,7 +25,7 @@ def plan_source(
     reading: Bounded = _reading,
     *,
     ties: bool = True,
-) -> Plan:
+) -> JobPlan:
     """Read the headers of the source and decide every tensor.
 
     ties    find tensors with equal bytes too, which reads them: for exact sizes, not for checks
@@ -36,13 +36,16 @@ def plan_source(
         catalog = reading.call(lambda: inspect(store, request.source.prefix, ties=ties))
     except ArrowQuantError as error:
         raise pointed(error, "/source/prefix") from None
-    return make_plan(catalog, resolve(request.recipe))
+    return plan_outputs(catalog, resolve_outputs(request.recipe))
 
 
 def announce(stores: ObjectStores, tenant: str, request: PlanRequest) -> dict[str, Any]:
     """Exact bytes, and for every tensor what and why: the body of `POST /v1/plans`."""
     plan = plan_source(stores, tenant, request)
-    requested = request.recipe.model_dump(mode="json", exclude_unset=True)
+    requested = {
+        name: recipe.model_dump(mode="json", exclude_unset=True)
+        for name, recipe in request.recipe.each().items()
+    }
     return forecast(plan, requested, versions())
 
 

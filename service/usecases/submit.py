@@ -10,9 +10,10 @@ from service import tracing
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.ids import new_id
 from service.domain.job import PRIORITIES, JobRecord, JobState, Progress
+from service.domain.outputs import resolve_outputs, to_json
 from service.domain.ports import Bell, Clock, Ledger, NewJob, ObjectStore, ObjectStores
 from service.domain.report import MANIFEST_NAME
-from service.domain.spec import JobRequest, resolve
+from service.domain.spec import JobRequest
 from service.domain.webhooks import Webhooks
 from service.usecases.bounded import Bounded, TookTooLong
 from service.usecases.plan import open_place, plan_source, pointed
@@ -39,11 +40,13 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webh
         raise _invalid("/output/prefix", "the output is a folder: it cannot end in .safetensors")
     output = open_place(stores, tenant, request.output, "/output")
     source_bytes = None
+    outputs = resolve_outputs(request.recipe)
     try:
         plan = plan_source(stores, tenant, request, _source, ties=False)
         source_bytes = sum(unit.source_bytes for unit in plan.units)
         if request.output.if_exists == "fail":
-            _nothing_there(output, request.output.prefix + MANIFEST_NAME)
+            for made in outputs:
+                _nothing_there(output, request.output.prefix + made.folder + MANIFEST_NAME)
     except TookTooLong:
         pass  # slow is not wrong
     return NewJob(
@@ -53,7 +56,7 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webh
         labels=dict(request.labels),
         priority=PRIORITIES[request.priority],
         request=request.model_dump(mode="json", exclude_unset=True),
-        resolved={"recipe": resolve(request.recipe).model_dump(mode="json")},
+        resolved=to_json(outputs),
         max_runtime_s=request.limits.max_runtime_s,
         max_pending_s=request.limits.max_pending_s,
         retain_days=request.retention.days if request.retention else None,

@@ -30,8 +30,10 @@ class SourceObject(Out):
 
 
 class PlannedTensor(Out):
-    """What becomes of one tensor and why. `tied_to` is only there for action `tie`."""
+    """What becomes of one tensor and why. `tied_to` is only there for action `tie`; `output` is
+    empty where the job has but one."""
 
+    output: str
     name: str
     dtype: str
     shape: list[int]
@@ -47,21 +49,36 @@ class PlannedTensor(Out):
 
 
 class Warned(Out):
-    """Something to know before submitting."""
+    """Something to know before submitting. With several outputs, `output` is the one it is about."""
 
     code: str
     message: str
+    output: str | None = None
 
 
-class PlanOut(Out):
-    """A plan: what a job with this body would do, from the headers of the source alone."""
+class PlannedOutput(Out):
+    """One of several outputs."""
 
+    id: str
     totals: PlanTotals
     counts: dict[str, int]
     recipe: ResolvedRecipe
+
+
+class PlanOut(Out):
+    """A plan: what a job with this body would do, from the headers of the source alone.
+
+    With several outputs, `totals` and `counts` are of all of them, and the recipes are in
+    `outputs`, which otherwise is empty.
+    """
+
+    totals: PlanTotals
+    counts: dict[str, int]
+    recipe: ResolvedRecipe | None
     source: list[SourceObject]
     tensors: list[PlannedTensor]
     warnings: list[Warned]
+    outputs: list[PlannedOutput]
 
 
 class ProfileOut(Out):

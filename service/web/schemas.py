@@ -6,6 +6,7 @@ What the API takes is defined in `service.domain.spec`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -53,11 +54,15 @@ class PlanBody(PlanRequest):
 
 
 class ProgressOut(Out):
-    """Progress by bytes of the source. `percent` is 100 only once the artifact is published."""
+    """Progress by bytes of the source. `percent` is 100 only once the artifact is published.
+
+    `bytes_read` is what was really read of the source: headers, and what had to be read again for
+    tensors that missed their gate or after a crash, included. Tensors count once in each output."""
 
     percent: Annotated[float, Field(ge=0, le=100)]
     bytes_total: int
     bytes_done: int
+    bytes_read: int
     bytes_written: int
     tensors_total: int
     tensors_done: int
@@ -235,8 +240,10 @@ class EventPage(Out):
 
 
 class TensorOut(Out):
-    """The ledger's row of one tensor. `bits` 0 is stored raw; `reason` says why it is stored so."""
+    """The ledger's row of one tensor. `bits` 0 is stored raw; `reason` says why it is stored so.
+    `output` is empty where the job has but one."""
 
+    output: str
     index: int
     name: str
     state: TensorState
@@ -254,21 +261,23 @@ class TensorOut(Out):
     tied_to: str | None
 
     @classmethod
-    def of(cls, row: TensorRow) -> Self:
+    def of(cls, row: TensorRow, output: str) -> Self:
         """A ledger row as the API shows it."""
-        return cls.model_validate(row)
+        return cls(**asdict(row) | {"output": output})
 
 
 class TensorPage(Out):
-    """Tensors in the order of the source."""
+    """Tensors in the order of the source, output by output."""
 
     tensors: list[TensorOut]
     next_page_token: str | None
 
 
 class ArtifactOut(Out):
-    """One file of an artifact. `sha256` is in hex; `download_url` is a path of this API."""
+    """One file of an artifact. `sha256` is in hex; `download_url` is a path of this API. `output`
+    is empty where the job has but one."""
 
+    output: str
     name: str
     bytes: int
     sha256: str
@@ -276,6 +285,6 @@ class ArtifactOut(Out):
 
 
 class ArtifactList(Out):
-    """The manifest first, then the report, then the parts in order."""
+    """The manifest first, then the report, then the parts in order; output by output."""
 
     artifacts: list[ArtifactOut]

@@ -127,7 +127,7 @@ class Bench:
             case UnitKind.PLAN:
                 self.plan_done(claim, [unit(0), unit(1)])
             case UnitKind.QUANTIZE:
-                assert self.ledger.unit_done(claim, part(claim.seq), claim.levels)
+                assert self.ledger.unit_done(claim, part(claim.seq), claim.todo[0])
             case UnitKind.PUBLISH:
                 self.ledger.publish_done(claim, {"parts": 2})
             case UnitKind.CLEANUP:

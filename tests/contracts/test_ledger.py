@@ -270,7 +270,7 @@ def test_a_retry_under_another_version_makes_everything_again(bench: Bench) -> N
     assert "numpy 2 is now 3" in warning["message"]
     assert bench.ledger.parts(job.id) == []
     with pytest.raises(LeaseLost):
-        bench.ledger.unit_done(late, part(late.seq), late.levels)
+        bench.ledger.unit_done(late, part(late.seq), late.todo[0])
     fences = [bench.take(UnitKind.QUANTIZE).fence for _ in range(2)]
     assert min(fences) > late.fence
 

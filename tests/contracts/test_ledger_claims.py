@@ -28,7 +28,7 @@ WRITES: dict[str, Callable[[Ledger, Claim], object]] = {
     "heartbeat": lambda ledger, claim: ledger.heartbeat(claim),
     "unit_errors": lambda ledger, claim: ledger.unit_errors(claim, [piece(0)]),
     "escalate": lambda ledger, claim: ledger.escalate(claim, 0, 4, 8, {}),
-    "unit_levels": lambda ledger, claim: ledger.unit_levels(claim),
+    "unit_todo": lambda ledger, claim: ledger.unit_todo(claim),
     "unit_done": lambda ledger, claim: ledger.unit_done(claim, part(0), {}),
     "tensors_done": lambda ledger, claim: ledger.tensors_done(claim, [tensor(0)]),
     "set_phase": lambda ledger, claim: ledger.set_phase(claim, Phase.VERIFYING),
@@ -51,7 +51,7 @@ def test_the_first_claim_starts_the_job(bench: Bench) -> None:
     assert bench.ledger.has_work()
     claim = bench.take(UnitKind.PLAN)
     assert (claim.job_id, claim.tenant, claim.seq) == (job.id, "acme", 0)
-    assert (claim.fence, claim.attempt, claim.levels) == (1, 0, {})
+    assert (claim.fence, claim.attempt, claim.todo) == (1, 0, {})
     assert (claim.request, claim.resolved) == (job.request, job.resolved)
     started = bench.ledger.get_job(job.id)
     assert (started.state, started.phase) == (JobState.RUNNING, Phase.PLANNING)

@@ -37,15 +37,15 @@ def test_escalation_reopens_the_other_units_and_keeps_this_claim(bench: Bench) -
     entry = {"bits": 4, "sqnr_db": 12.5, "cosine": 0.9}
     assert bench.ledger.escalate(mine, 1, 4, 8, entry)
     assert not bench.ledger.escalate(mine, 1, 4, 8, entry)
-    assert bench.ledger.unit_levels(mine) == {1: 8}
+    assert bench.ledger.unit_todo(mine) == {0: {1: 8}}
     bench.ledger.heartbeat(mine)
     progress = bench.ledger.get_job(job.id).progress
     assert (progress.units_done, progress.bytes_written) == (0, 0)
     assert progress.bytes_done == high
     assert bench.ledger.parts(job.id) == []
     again, third = bench.take(), bench.take()
-    assert (again.seq, again.attempt, again.levels) == (done.seq, 0, {1: 8})
-    assert (third.seq, third.levels) == (2, {1: 8})
+    assert (again.seq, again.attempt, again.todo) == (done.seq, 0, {0: {1: 8}})
+    assert (third.seq, third.todo) == (2, {0: {1: 8}})
     assert bench.ledger.claim(worker()) is None
     assert bench.ledger.tensors(job.id)[1].history == [entry]
 
@@ -56,7 +56,7 @@ def test_a_part_at_an_old_width_is_not_taken(bench: Bench) -> None:
     assert bench.ledger.escalate(first, 1, 4, 8, {})
     assert bench.ledger.unit_done(second, part(1), {}) is False
     bench.ledger.heartbeat(second)  # still claimed
-    assert bench.ledger.unit_done(second, part(1), bench.ledger.unit_levels(second)) is True
+    assert bench.ledger.unit_done(second, part(1), bench.ledger.unit_todo(second)[0]) is True
     assert bench.ledger.escalate(third, 1, 8, 0, {})
     assert bench.ledger.unit_done(first, part(0), {1: 8}) is False
     assert bench.ledger.unit_done(first, part(0), {1: 0}) is True
@@ -101,7 +101,7 @@ def test_levels_outlive_crash_and_retry(bench: Bench) -> None:
     bench.ledger.retry_job(job.id)
     bench.plan_done(bench.take(UnitKind.PLAN), SPREAD)
     claims = bench.drain()
-    assert [claim.levels for claim in claims if claim.kind is UnitKind.QUANTIZE] == [{1: 8}] * 3
+    assert [c.todo for c in claims if c.kind is UnitKind.QUANTIZE] == [{0: {1: 8}}] * 3
 
 
 def test_publishing_waits_for_reopened_units(bench: Bench) -> None:

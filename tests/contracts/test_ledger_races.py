@@ -73,7 +73,7 @@ def work(url: str) -> list[tuple[str, str, int]]:
         match claim.kind:
             case UnitKind.QUANTIZE:
                 ledger.heartbeat(claim, 50)
-                assert ledger.unit_done(claim, part(claim.seq), claim.levels)
+                assert ledger.unit_done(claim, part(claim.seq), claim.todo[0])
             case _:
                 ledger.publish_done(claim, {})
         finished.append((claim.job_id, claim.kind.value, claim.seq))

@@ -133,7 +133,7 @@ class JobLife(RuleBasedStateMachine):
         job = self.model[claim.job_id]
         job.claimed(claim, later(now, LEASE_S))
         if claim.kind is UnitKind.QUANTIZE:
-            assert claim.levels == job.levels_of(claim.seq)
+            assert claim.todo == {0: job.levels_of(claim.seq)}
         return claim
 
     @rule(claim=claims, nbytes=st.integers(0, 400))
@@ -166,9 +166,9 @@ class JobLife(RuleBasedStateMachine):
 
     def _quantize(self, claim: Claim) -> None:
         with self.held(claim, "DONE") as job:
-            done = self.ledger.unit_done(claim, part(claim.seq), claim.levels)
+            done = self.ledger.unit_done(claim, part(claim.seq), claim.todo[0])
             if job.holds(claim):
-                assert done is (claim.levels == job.levels_of(claim.seq))
+                assert done is (claim.todo == {0: job.levels_of(claim.seq)})
                 if done:
                     job.unit_done(claim)
 
@@ -197,7 +197,7 @@ class JobLife(RuleBasedStateMachine):
             assert moved is (index not in job.levels)
             if moved:
                 job.escalate(claim, index, to_bits)
-            assert self.ledger.unit_levels(claim) == job.levels_of(claim.seq)
+            assert self.ledger.unit_todo(claim) == {0: job.levels_of(claim.seq)}
 
     @rule(claim=claims, data=st.data())
     def reopen(self, claim: Claim, data: st.DataObject) -> None:

@@ -19,31 +19,34 @@ from workers.job import JobContext
 
 def run(context: JobContext, ledger: Ledger) -> None:
     """Abort uploads below the output prefix, remove a cancelled job's parts."""
-    context.output.abort_uploads(context.key("part-"))
     job = ledger.get_job(context.claim.job_id)
-    if job.state is JobState.CANCELLING or job.delete_artifacts:
-        _remove(context, ledger.parts(job.id), job.progress.units_total)
+    parts = ledger.parts(job.id)
+    for output in range(len(context.outputs)):
+        context.output.abort_uploads(context.key("part-", output))
+        if job.state is JobState.CANCELLING or job.delete_artifacts:
+            mine = [part for part in parts if part.output == output]
+            _remove(context, output, mine, job.progress.units_total)
     ledger.cleanup_done(context.claim)
 
 
-def _remove(context: JobContext, parts: Sequence[PartRow], units: int) -> None:
-    """Every part this job may have written: also those that it was to make again, wider, of
+def _remove(context: JobContext, output: int, parts: Sequence[PartRow], units: int) -> None:
+    """Every part of an output this job may have written: also those that it was to make again, wider, of
     which the ledger has forgotten the first. And the manifest, if the publisher put it in the
     moment of the cancel.
 
     If a manifest lists other parts, somebody else's artifact is there: then only what is
     provably ours goes.
     """
-    listed = _listed_parts(context)
+    listed = _listed_parts(context, output)
     if listed not in (None, [(part_name(part.seq), part.sha256) for part in parts]):
         for part in parts:
             _delete_if_ours(context, part)
         return
     if listed is not None:
-        context.output.delete(context.key(MANIFEST_NAME))
-        context.output.delete(context.key(REPORT_NAME))
-    ours = {context.key(part_name(seq)) for seq in range(units)}
-    for info in list(context.output.list(context.key("part-"))):
+        context.output.delete(context.key(MANIFEST_NAME, output))
+        context.output.delete(context.key(REPORT_NAME, output))
+    ours = {context.key(part_name(seq), output) for seq in range(units)}
+    for info in list(context.output.list(context.key("part-", output))):
         if info.key in ours:
             context.output.delete(info.key)
 
@@ -59,9 +62,9 @@ def _delete_if_ours(context: JobContext, part: PartRow) -> None:
         context.output.delete(part.key)
 
 
-def _listed_parts(context: JobContext) -> list[Any] | None:
+def _listed_parts(context: JobContext, output: int) -> list[Any] | None:
     """Name and digest of each part of the manifest in the output; None if there is none."""
-    key = context.key(MANIFEST_NAME)
+    key = context.key(MANIFEST_NAME, output)
     try:
         info = context.output.stat(key)
         text = context.output.read(key, 0, info.size, info.etag)

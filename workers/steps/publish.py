@@ -1,4 +1,7 @@
-"""PUBLISH: check that every part is still the one we wrote, then report and manifest, last."""
+"""PUBLISH: check that every part is still the one we wrote, then report and manifest, last.
+
+Each output is an artifact of its own; the job has succeeded when the last of them is there.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from service import tracing
 from service.domain import report
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.forecast import warnings
-from service.domain.job import JobState, PartRow, Phase
-from service.domain.plan import Plan
+from service.domain.job import JobState, PartRow, Phase, TensorRow
+from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
 from workers.job import JobContext
 from workers.lease import Lease
@@ -21,7 +24,7 @@ from workers.lease import Lease
 log = structlog.get_logger(__name__)
 
 
-def run(context: JobContext, ledger: Ledger, lease: Lease, plan: Plan) -> None:
+def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan) -> None:
     """Verify, publish, and say so in the ledger."""
     claim = context.claim
     ledger.set_phase(claim, Phase.VERIFYING)
@@ -29,23 +32,21 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: Plan) -> None:
     with tracing.span("verify", attributes={"parts": len(parts)}):
         _verify(context, ledger, lease, parts)
     ledger.set_phase(claim, Phase.PUBLISHING)
-    documents = report.render(
-        plan,
-        name=context.request.name,
-        requested=context.request.recipe.model_dump(mode="json", exclude_unset=True),
-        rows=ledger.tensors(claim.job_id),
-        parts=parts,
-        engine=claim.resolved["engine"],
-        warnings=warnings(plan),
-        report_sha256=lambda data: hashlib.sha256(data).hexdigest(),
-    )
-    _remove_leftovers(context, plan)
+    rows = [ledger.tensors(claim.job_id, output=n) for n in range(len(plan.outputs))]
+    documents = [
+        _render(context, plan, output, rows[output], [p for p in parts if p.output == output])
+        for output in range(len(plan.outputs))
+    ]
+    committed: list[report.Documents] = []
     try:
         with tracing.span("publish"):
-            _commit(context, lease, documents)
-        ledger.publish_done(claim, _summary(context, documents))
+            for output, rendered in enumerate(documents):
+                _remove_leftovers(context, plan, output)
+                committed.append(rendered)
+                _commit(context, lease, rendered, output)
+        ledger.publish_done(claim, _summary(context, documents, rows))
     except LeaseLost:
-        _withdraw_if_cancelled(context, ledger, documents)
+        _withdraw_if_cancelled(context, ledger, committed)
         raise
 
 
@@ -54,28 +55,58 @@ def _verify(context: JobContext, ledger: Ledger, lease: Lease, parts: Sequence[P
         lease.check()
         problem = _problem(context, part)
         if problem:
-            log.warning("part_reopened", part=part.seq, reason=problem)
-            ledger.reopen_unit(context.claim, part.seq, problem)
+            log.warning("part_reopened", part=part.key, reason=problem)
+            ledger.reopen_unit(context.claim, part.seq, problem, part.output)
             raise LeaseLost(problem)  # PUBLISH waits for the unit and is claimed again
 
 
-def _summary(context: JobContext, documents: report.Documents) -> dict[str, Any]:
-    digest = hashlib.sha256(documents.manifest).hexdigest()
-    manifest = {"key": context.key(report.MANIFEST_NAME), "sha256": digest}
-    return documents.summary | {"manifest": manifest}
+def _render(
+    context: JobContext,
+    plan: JobPlan,
+    output: int,
+    rows: Sequence[TensorRow],
+    parts: Sequence[PartRow],
+) -> report.Documents:
+    """As a job with this output alone would have them."""
+    alone = context.request.recipe.each()[plan.outputs[output].id]
+    return report.render(
+        plan.plans[output],
+        name=context.request.name,
+        requested=alone.model_dump(mode="json", exclude_unset=True),
+        rows=rows,
+        parts=parts,
+        engine=context.claim.resolved["engine"],
+        warnings=warnings(plan.plans[output]),
+        report_sha256=lambda data: hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _summary(
+    context: JobContext, documents: Sequence[report.Documents], rows: Sequence[Sequence[TensorRow]]
+) -> dict[str, Any]:
+    each = []
+    for output, rendered in enumerate(documents):
+        digest = hashlib.sha256(rendered.manifest).hexdigest()
+        manifest = {"key": context.key(report.MANIFEST_NAME, output), "sha256": digest}
+        each.append((context.outputs[output].id, rendered.summary | {"manifest": manifest}))
+    if each[0][0] == "":
+        return each[0][1]
+    return report.summarize(each, [row for some in rows for row in some])
 
 
 def _withdraw_if_cancelled(
-    context: JobContext, ledger: Ledger, documents: report.Documents
+    context: JobContext, ledger: Ledger, committed: Sequence[report.Documents]
 ) -> None:
     """Cancelled in the moment of the commit, and perhaps cleaned up already: no manifest may
     stand for parts that are gone. What another job has put there since is left alone."""
     if ledger.get_job(context.claim.job_id).state not in (JobState.CANCELLING, JobState.CANCELLED):
         return
-    ours = ((report.MANIFEST_NAME, documents.manifest), (report.REPORT_NAME, documents.report))
-    for name, data in ours:
-        if _is_there(context, name, data):
-            context.output.delete(context.key(name))
+    for output, documents in enumerate(committed):
+        ours = ((report.MANIFEST_NAME, documents.manifest), (report.REPORT_NAME, documents.report))
+        for name, data in ours:
+            key = context.key(name, output)
+            if _is_there(context, key, data):
+                context.output.delete(key)
 
 
 def _problem(context: JobContext, part: PartRow) -> str:
@@ -91,24 +122,23 @@ def _problem(context: JobContext, part: PartRow) -> str:
     return ""
 
 
-def _commit(context: JobContext, lease: Lease, documents: report.Documents) -> None:
+def _commit(context: JobContext, lease: Lease, documents: report.Documents, output: int) -> None:
     """Put the report, then the manifest. If one is there it must be ours, from a try that died
     right after."""
     lease.confirm()
-    context.output.put(context.key(report.REPORT_NAME), documents.report)
+    context.output.put(context.key(report.REPORT_NAME, output), documents.report)
     lease.confirm()  # the report took a moment, in which the job may have been cancelled
+    key = context.key(report.MANIFEST_NAME, output)
     try:
-        key = context.key(report.MANIFEST_NAME)
         context.output.put(key, documents.manifest, if_absent=True)
     except ArrowQuantError as error:
         if error.code != "output_exists":
             raise
-        if not _is_there(context, report.MANIFEST_NAME, documents.manifest):
+        if not _is_there(context, key, documents.manifest):
             raise
 
 
-def _is_there(context: JobContext, name: str, data: bytes) -> bool:
-    key = context.key(name)
+def _is_there(context: JobContext, key: str, data: bytes) -> bool:
     try:
         info = context.output.stat(key)
     except ArrowQuantError as error:
@@ -118,9 +148,9 @@ def _is_there(context: JobContext, name: str, data: bytes) -> bool:
     return info.size == len(data) and context.output.read(key, 0, info.size) == data
 
 
-def _remove_leftovers(context: JobContext, plan: Plan) -> None:
+def _remove_leftovers(context: JobContext, plan: JobPlan, output: int) -> None:
     """Parts of a larger artifact that this one replaces."""
-    ours = {context.key(report.part_name(unit.seq)) for unit in plan.units}
-    for info in list(context.output.list(context.key("part-"))):
+    ours = {context.key(report.part_name(unit.seq), output) for unit in plan.units}
+    for info in list(context.output.list(context.key("part-", output))):
         if info.key not in ours and info.key.endswith(".arrow"):
             context.output.delete(info.key)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import structlog
 
 from kernels import ErrorSums
+from service.domain.catalog import ObjectInfo
 from service.domain.forecast import tensor_row
 from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
-from service.domain.plan import Plan
+from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
 from service.domain.profiles import Action
 from service.domain.report import part_name
@@ -34,36 +36,64 @@ _USELESS_SQNR_DB = 1.0
 
 
 def run(
-    context: JobContext, ledger: Ledger, lease: Lease, plan: Plan, threads: int, memory: int | None
+    context: JobContext,
+    ledger: Ledger,
+    lease: Lease,
+    plan: JobPlan,
+    threads: int,
+    memory: int | None,
 ) -> None:
-    """Passes over the unit until every tensor in it is good enough or kept raw."""
+    """Passes over the unit until in every output each tensor is good enough or kept raw.
+
+    A pass reads the unit once and makes the parts of all outputs that still lack theirs. What one
+    output has to make again is read again, for that one alone.
+    """
     claim = context.claim
     unit = plan.units[claim.seq]
-    key = context.key(part_name(unit.seq))
-    levels = dict(claim.levels)
-    context.output.abort_uploads(key)  # of whoever worked on this unit before
-    while True:
+    todo = claim.todo
+    for output in todo:  # of whoever worked on this unit before
+        context.output.abort_uploads(context.key(part_name(unit.seq), output))
+    while todo:
         lease.rewind()
-        work = _work(context, plan, unit, levels, threads, memory)
-        writer = PartWriter(context.output.create(key))
-        try:
-            done = _pass(work, writer, lease)
-            rows, escalated = _judge(claim, ledger, plan, work, done)
-            if not escalated:
+        work = _work(context, plan, unit, todo, threads, memory)
+        with _writers(context, work) as writers:
+            for output, done in _pass(work, writers, lease).items():
+                rows, escalated = _judge(claim, ledger, plan, work, output, done)
+                if escalated:
+                    continue
                 lease.confirm()
                 with work.stages.measure(clock.PUBLISH, done.part.nbytes):
-                    info = writer.publish()
-                part = PartRow(
-                    unit.seq, key, done.part.nbytes, done.part.sha256, info.etag, done.part.batches
-                )
+                    info = writers[output].publish()
+                part = _part(context, unit, output, done, info)
                 ledger.tensors_done(claim, rows)
                 _tell(rows)
-                if ledger.unit_done(claim, part, levels):
-                    return
-        finally:
-            writer.abort()
-            work.stages.tell()
-        levels = ledger.unit_levels(claim)
+                ledger.unit_done(claim, part, todo[output])
+        todo = ledger.unit_todo(claim)
+
+
+@contextmanager
+def _writers(context: JobContext, work: Work) -> Iterator[dict[int, PartWriter]]:
+    """One upload for each output; what was not published in the end is aborted."""
+    with ExitStack() as ends:
+        ends.callback(work.stages.tell)
+        writers = {}
+        for output in work.outputs:
+            key = context.key(part_name(work.unit.seq), output)
+            writers[output] = PartWriter(context.output.create(key))
+            ends.callback(writers[output].abort)
+        yield writers
+
+
+def _part(context: JobContext, unit: Unit, output: int, done: Pass, info: ObjectInfo) -> PartRow:
+    return PartRow(
+        seq=unit.seq,
+        key=context.key(part_name(unit.seq), output),
+        nbytes=done.part.nbytes,
+        sha256=done.part.sha256,
+        etag=info.etag,
+        batches=done.part.batches,
+        output=output,
+    )
 
 
 def _tell(rows: Sequence[TensorRow]) -> None:
@@ -81,14 +111,20 @@ def _tell(rows: Sequence[TensorRow]) -> None:
 
 def _work(
     context: JobContext,
-    plan: Plan,
+    plan: JobPlan,
     unit: Unit,
-    levels: dict[int, int],
+    todo: dict[int, dict[int, int]],
     threads: int,
     memory: int | None,
 ) -> Work:
-    tensors = {piece.tensor: at_level(plan.tensors[piece.tensor], levels) for piece in unit.pieces}
-    return Work(plan, unit, tensors, context.source, budget(plan, unit, memory), threads)
+    outputs = {
+        output: {
+            p.tensor: at_level(plan.plans[output].tensors[p.tensor], levels) for p in unit.pieces
+        }
+        for output, levels in todo.items()
+    }
+    limit = budget(plan, unit, len(outputs), memory)
+    return Work(plan, unit, outputs, context.source, limit, threads)
 
 
 def at_level(tensor: TensorPlan, levels: dict[int, int]) -> TensorPlan:
@@ -98,29 +134,30 @@ def at_level(tensor: TensorPlan, levels: dict[int, int]) -> TensorPlan:
     return tensor.at_level(levels[tensor.index] or None)
 
 
-def _pass(work: Work, writer: PartWriter, lease: Lease) -> Pass:
+def _pass(work: Work, writers: dict[int, PartWriter], lease: Lease) -> dict[int, Pass]:
     def checkpoint(nbytes: int) -> None:
         lease.check()
         lease.advance(nbytes)
 
-    return run_pass(work, writer, checkpoint)
+    return run_pass(work, writers, checkpoint)
 
 
 def _judge(
-    claim: Claim, ledger: Ledger, plan: Plan, work: Work, done: Pass
+    claim: Claim, ledger: Ledger, job: JobPlan, work: Work, output: int, done: Pass
 ) -> tuple[list[TensorRow], bool]:
-    """Final rows of the tensors that are complete with this unit, and whether any must be redone.
+    """Of one output: final rows of the tensors that are complete with this unit, and whether any must be redone.
 
     A tensor that lies in several units is judged by whoever measures its last rows.
     """
+    plan, tensors = job.plans[output], work.outputs[output]
     errors = [
-        piece_error(work.tensors[index], sums.errors, sums.stored_bytes)
+        piece_error(tensors[index], sums.errors, sums.stored_bytes)
         for index, sums in done.sums.items()
     ]
     rows: list[TensorRow] = []
     escalated = False
-    for index, pieces in ledger.unit_errors(claim, errors).items():
-        tensor = work.tensors[index]
+    for index, pieces in ledger.unit_errors(claim, errors, output).items():
+        tensor = tensors[index]
         total = merged(pieces)
         stored = sum(piece.stored_bytes for piece in pieces)
         quantized = tensor.treatment.action is Action.QUANTIZE
@@ -128,11 +165,12 @@ def _judge(
             bits = tensor.treatment.bits
             entry = {"bits": bits, **metrics(total)}
             wider = next_bits(bits, plan.recipe.ladder)
-            ledger.escalate(claim, index, bits, wider or 0, entry)
+            ledger.escalate(claim, index, bits, wider or 0, entry, output)
             log.warning("tensor_escalated", tensor=tensor.name, to_bits=wider or "raw", **entry)
             escalated = True
         else:
-            rows.append(final_row(plan.tensors[index], tensor, total, stored, plan.recipe.gate))
+            row = final_row(plan.tensors[index], tensor, total, stored, plan.recipe.gate)
+            rows.append(replace(row, output=output))
     return rows, escalated
 
 

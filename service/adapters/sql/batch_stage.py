@@ -14,13 +14,13 @@ from service.adapters.sql.batch_tables import batch_lines, batches
 from service.adapters.sql.engine import write_on
 from service.adapters.sql.jobs import job_rows
 from service.adapters.sql.staging import Staging
-from service.adapters.sql.tables import events, jobs, labels, units
-from service.domain.batch import ACTIVE_JOBS, BatchLine, BatchRecord, BatchState, NewBatch
+from service.adapters.sql.tables import events, jobs, labels, places, units
+from service.domain.batch import BatchLine, BatchRecord, BatchState, NewBatch
 from service.domain.errors import ArrowQuantError
 from service.domain.ports import Clock
 
 # Everything that a new job has rows in, parents first.
-_TABLES = (jobs, labels, units, events, batch_lines)
+_TABLES = (jobs, places, labels, units, events, batch_lines)
 
 
 class SqlStage:
@@ -56,16 +56,15 @@ class SqlStage:
         self._staging.add(rows)
 
     def taken(self) -> list[int]:
-        ours, line = self._staging.twin(jobs), self._staging.twin(batch_lines)
-        active = [state.value for state in ACTIVE_JOBS]
+        ours, line = self._staging.twin(places), self._staging.twin(batch_lines)
         query = (
             select(line.c.number)
             .select_from(
-                line.join(ours, ours.c.id == line.c.job_id).join(
-                    jobs, jobs.c.output == ours.c.output
+                line.join(ours, ours.c.job_id == line.c.job_id).join(
+                    places, places.c.sha256 == ours.c.sha256
                 )
             )
-            .where(jobs.c.state.in_(active))
+            .distinct()
             .order_by(line.c.number)
         )
         with self._connection.begin():
@@ -76,7 +75,7 @@ class SqlStage:
             with write_on(self._connection):
                 record = self._move(total)
         except IntegrityError as error:
-            if "output" not in str(error.orig):
+            if "places" not in str(error.orig):
                 raise
             raise ArrowQuantError(
                 "output_in_use",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, func, not_, or_, select
 
-from service.adapters.sql.levels import unit_levels
+from service.adapters.sql.levels import unit_todo
 from service.adapters.sql.life import NO_LEASE, fail, finish_cleanup, note_progress
 from service.adapters.sql.locked import LockedJob, Verbs, read_unit
 from service.adapters.sql.quotas import full_tenants, may_begin
@@ -34,7 +34,9 @@ class ClaimVerbs(Verbs):
     def has_work(self) -> bool:
         return self._anything(None)
 
-    def heartbeat(self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0) -> None:
+    def heartbeat(
+        self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0, bytes_read: int = 0
+    ) -> None:
         # A beat that crosses the unit's own end is no reason for alarm.
         with self._held(claim, also=[UnitState.DONE]) as (job, unit):
             if unit["state"] == UnitState.DONE:
@@ -45,6 +47,7 @@ class ClaimVerbs(Verbs):
                 lease_expires=job.now + timedelta(seconds=self._lease_s),
                 bytes_done=min(max(bytes_done, 0), unit["source_bytes"]),
                 rss_bytes=rss_bytes,
+                bytes_read=unit["bytes_read_before"] + max(bytes_read, 0),
             )
             if claim.kind is UnitKind.QUANTIZE:
                 note_progress(job, self._lease_s)
@@ -131,6 +134,7 @@ class ClaimVerbs(Verbs):
             owner_host=worker.host,
             owner_pid=worker.pid,
             bytes_done=0,
+            bytes_read_before=unit["bytes_read"],
         )
         _start(job, kind)
         return Claim(
@@ -142,8 +146,8 @@ class ClaimVerbs(Verbs):
             attempt=unit["attempts"],
             request=job["request"],
             resolved=job["resolved"],
-            levels=unit_levels(job, unit["seq"]) if kind is UnitKind.QUANTIZE else {},
             trace=job["trace"],
+            todo=unit_todo(job, unit["seq"]) if kind is UnitKind.QUANTIZE else {},
         )
 
 

@@ -7,14 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 import orjson
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
-from service.adapters.sql.levels import unit_levels
+from service.adapters.sql.levels import forget_parts, unit_todo
 from service.adapters.sql.life import (
     NO_LEASE,
-    UNTRIED,
     count_tensors,
-    count_units,
     fail,
     finish_cleanup,
     note_progress,
@@ -22,10 +20,11 @@ from service.adapters.sql.life import (
 )
 from service.adapters.sql.locked import LockedJob, Verbs
 from service.adapters.sql.quotas import note_usage
-from service.adapters.sql.records import part_values, tensor_values
-from service.adapters.sql.tables import UnitState, tensors, units
+from service.adapters.sql.records import tensor_values
+from service.adapters.sql.tables import UnitState, parts, tensors, units
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import Claim, EventType, JobState, PartRow, Phase, TensorRow, UnitKind
+from service.domain.outputs import output_ids
 
 
 class FinishVerbs(Verbs):
@@ -35,15 +34,17 @@ class FinishVerbs(Verbs):
         with self._held(claim, also=[UnitState.DONE]) as (job, unit):
             if unit["state"] == UnitState.DONE:
                 return True
-            if unit_levels(job, unit["seq"]) != levels:
+            todo = unit_todo(job, unit["seq"])
+            if todo.pop(part.output, levels) != levels:
                 return False
-            values = NO_LEASE | part_values(part)
-            values |= {"state": UnitState.DONE, "bytes_done": unit["source_bytes"], "error": None}
-            job.connection.execute(
-                job.update_units(UnitKind.QUANTIZE)
-                .where(units.c.seq == unit["seq"], units.c.fence == claim.fence)
-                .values(values)
-            )
+            _store_part(job, part)
+            if not todo:
+                done = {"state": UnitState.DONE, "bytes_done": unit["source_bytes"], "error": None}
+                job.connection.execute(
+                    job.update_units(UnitKind.QUANTIZE)
+                    .where(units.c.seq == unit["seq"], units.c.fence == claim.fence)
+                    .values(NO_LEASE | done)
+                )
             note_progress(job, self._lease_s)
             settle(job)
             return True
@@ -77,21 +78,15 @@ class FinishVerbs(Verbs):
                 bytes_out=job["bytes_written"],
             )
 
-    def reopen_unit(self, claim: Claim, seq: int, reason: str) -> None:
+    def reopen_unit(self, claim: Claim, seq: int, reason: str, output: int = 0) -> None:
         # The first call gives the claim up (HELD); the publisher may go on to name more parts.
         with self._held(claim, also=[UnitState.HELD]) as (job, _):
             if job.state is not JobState.RUNNING:
                 raise LeaseLost(claim.job_id)
-            reopened = job.connection.execute(
-                job.update_units(UnitKind.QUANTIZE)
-                .where(units.c.seq == seq, units.c.state == UnitState.DONE)
-                .values(UNTRIED | part_values(None) | {"state": UnitState.FREE, "bytes_done": 0})
-            )
-            if not reopened.rowcount:
+            if not forget_parts(job, output, [seq]):
                 return
             held = NO_LEASE | {"state": UnitState.HELD}
             job.connection.execute(job.update_units(UnitKind.PUBLISH).values(held))
-            count_units(job)
             job.emit(EventType.WARNING, {"code": "part_reopened", "unit": seq, "reason": reason})
             job.enter(Phase.QUANTIZING)
 
@@ -108,8 +103,23 @@ class FinishVerbs(Verbs):
                 fail(job, error)
 
 
+def _store_part(job: LockedJob, part: PartRow) -> None:
+    """Once: the same part again is what a repeated call brings."""
+    values = {"job_id": job.id} | asdict(part)
+    keys = {name: values[name] for name in ("job_id", "output", "seq")}
+    found = job.connection.execute(
+        update(parts)
+        .where(*(parts.c[name] == value for name, value in keys.items()))
+        .values(values)
+    )
+    if not found.rowcount:
+        job.connection.execute(insert(parts).values(values))
+
+
 def _finish_tensor(job: LockedJob, row: TensorRow) -> None:
-    this = (tensors.c.job_id == job.id, tensors.c.idx == row.index)
+    this = (
+        tensors.c.job_id == job.id, tensors.c.output == row.output, tensors.c.idx == row.index
+    )  # fmt: skip
     before = job.connection.execute(select(tensors).where(*this)).mappings().one()
     values = tensor_values(row)
     # What escalations noted stays, unless the worker tells the whole story itself.
@@ -117,7 +127,9 @@ def _finish_tensor(job: LockedJob, row: TensorRow) -> None:
     if all(_same(before[name], value) for name, value in values.items()):
         return  # a unit that was done again has nothing new to say
     job.connection.execute(update(tensors).where(*this).values(values))
-    job.emit(EventType.TENSOR, asdict(row) | {"history": values["history"]})
+    output = output_ids(job["resolved"])[row.output]
+    told = asdict(row) | {"history": values["history"], "output": output}
+    job.emit(EventType.TENSOR, told)
 
 
 def _same(stored: Any, value: Any) -> bool:

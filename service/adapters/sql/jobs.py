@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -13,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from service.adapters.sql.life import UNTRIED, count_units, free_cleanup, hold_units
 from service.adapters.sql.locked import Verbs
 from service.adapters.sql.quotas import admit
-from service.adapters.sql.tables import UnitState, events, jobs, labels, units
+from service.adapters.sql.tables import UnitState, events, jobs, labels, places, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import EventType, JobRecord, JobState, UnitKind
+from service.domain.outputs import output_ids
 from service.domain.ports import NewJob
 
 
@@ -56,10 +58,13 @@ class JobVerbs(Verbs):
             return job.record()
 
     def retry_job(self, job_id: str, tenant: str | None = None) -> JobRecord:
-        with _one_writer(job_id), self._open(job_id, tenant) as job:
+        with self._open(job_id, tenant) as job:
             _check_retryable(job_id, job.state)
             # Its bytes were counted when it was accepted.
             admit(job.connection, job.now, job["tenant"], self._quota, 1, 0)
+            with _one_writer(job["output"]):
+                if taken := _taken(job.id, job["output"], job["resolved"]):
+                    job.connection.execute(insert(places), taken)
             hold_units(job)
             again = UNTRIED | {"bytes_done": 0}
             undone = job.update_units(*UnitKind).where(units.c.state != UnitState.DONE)
@@ -121,6 +126,7 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
     first = {"job_id": job.id, "seq": 1, "type": EventType.STATE.value, "time": now}
     return {
         jobs: [values],
+        places: _taken(job.id, place_of(job), job.resolved),
         labels: [{"job_id": job.id, "key": k, "value": v} for k, v in job.labels.items()],
         # The single units are there from the start, so that they are only ever updated.
         units: [
@@ -142,13 +148,23 @@ def place_of(job: NewJob) -> str | None:
     return f"{job.output_root or output['connection']}:{output.get('prefix', '')}"
 
 
+def _taken(job_id: str, output: str | None, resolved: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the places of a job that has not ended: one for each of its outputs."""
+    if output is None:
+        return []
+    found = [output + (f"{name}/" if name else "") for name in output_ids(resolved)]
+    # In one order, so that nobody waits in a circle.
+    digests = sorted(hashlib.sha256(place.encode()).hexdigest() for place in found)
+    return [{"sha256": digest, "job_id": job_id} for digest in digests]
+
+
 @contextmanager
 def _one_writer(what: str | None) -> Iterator[None]:
-    """Name the refusal of the index that lets one active job write to a place."""
+    """Name the refusal of the table that lets one active job write to a place."""
     try:
         yield
     except IntegrityError as error:
-        if "output" not in str(error.orig):
+        if "places" not in str(error.orig):
             raise
         raise ArrowQuantError(
             "output_in_use",

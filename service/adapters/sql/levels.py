@@ -6,40 +6,55 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Select, and_, bindparam, delete, func, select, update
 
 from service.adapters.sql.life import UNTRIED, count_units
 from service.adapters.sql.locked import LockedJob, Verbs
-from service.adapters.sql.records import part_values, to_piece
-from service.adapters.sql.tables import UnitState, pieces, tensors, units
+from service.adapters.sql.records import to_piece
+from service.adapters.sql.tables import UnitState, parts, pieces, tensors, units
 from service.domain.job import Claim, PieceError, TensorState, UnitKind
 
 _level = func.coalesce(tensors.c.level_bits, tensors.c.bits)
+_OF_PIECE = and_(
+    tensors.c.job_id == pieces.c.job_id,
+    tensors.c.output == pieces.c.output,
+    tensors.c.idx == pieces.c.tensor,
+)
+_MANY = 500  # values in one IN list
 
 
 class LevelVerbs(Verbs):
     """The verbs of the quality gate."""
 
     def unit_errors(
-        self, claim: Claim, errors: Sequence[PieceError]
+        self, claim: Claim, errors: Sequence[PieceError], output: int = 0
     ) -> dict[int, list[PieceError]]:
         with self._held(claim) as (job, unit):
             if errors:
                 job.connection.execute(
                     update(pieces).where(
                         pieces.c.job_id == job.id,
+                        pieces.c.output == output,
                         pieces.c.seq == unit["seq"],
                         pieces.c.tensor == bindparam("of_tensor"),
                     ),
                     [_piece_values(error) for error in errors],
                 )
-            return _measured(job, unit["seq"])
+            return _measured(job, unit["seq"], output)
 
     def escalate(
-        self, claim: Claim, tensor: int, from_bits: int, to_bits: int, entry: dict[str, Any]
+        self,
+        claim: Claim,
+        tensor: int,
+        from_bits: int,
+        to_bits: int,
+        entry: dict[str, Any],
+        output: int = 0,
     ) -> bool:
         with self._held(claim) as (job, unit):
-            this = (tensors.c.job_id == job.id, tensors.c.idx == tensor)
+            this = (
+                tensors.c.job_id == job.id, tensors.c.output == output, tensors.c.idx == tensor
+            )  # fmt: skip
             history = job.connection.execute(
                 select(tensors.c.history).where(*this, _level == from_bits)
             ).scalar()
@@ -55,38 +70,62 @@ class LevelVerbs(Verbs):
                 )
             )
             with_rows = select(pieces.c.seq).where(
-                pieces.c.job_id == job.id, pieces.c.tensor == tensor, pieces.c.seq != unit["seq"]
+                pieces.c.job_id == job.id,
+                pieces.c.output == output,
+                pieces.c.tensor == tensor,
+                pieces.c.seq != unit["seq"],
             )
-            job.connection.execute(
-                job.update_units(UnitKind.QUANTIZE)
-                .where(units.c.seq.in_(with_rows), units.c.state == UnitState.DONE)
-                .values(UNTRIED | part_values(None) | {"state": UnitState.FREE, "bytes_done": 0})
-            )
-            count_units(job)
+            # Only this output's parts: what was finished of the others stays.
+            forget_parts(job, output, with_rows)
             return True
 
-    def unit_levels(self, claim: Claim) -> dict[int, int]:
-        with self._held(claim) as (job, unit):
-            return unit_levels(job, unit["seq"])
+    def unit_todo(self, claim: Claim) -> dict[int, dict[int, int]]:
+        with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            return unit_todo(job, unit["seq"])
 
 
-def unit_levels(job: LockedJob, seq: int) -> dict[int, int]:
-    """Escalated tensors of a unit and their widths."""
+def unit_todo(job: LockedJob, seq: int) -> dict[int, dict[int, int]]:
+    """The outputs of a unit that have no part, each with its escalated tensors' widths."""
+    finished = select(parts.c.output).where(parts.c.job_id == job.id, parts.c.seq == seq)
     query = (
-        select(tensors.c.idx, tensors.c.level_bits)
-        .join(pieces, (pieces.c.job_id == tensors.c.job_id) & (pieces.c.tensor == tensors.c.idx))
-        .where(pieces.c.job_id == job.id, pieces.c.seq == seq, tensors.c.level_bits.is_not(None))
+        select(pieces.c.output, tensors.c.idx, tensors.c.level_bits)
+        .outerjoin(tensors, _OF_PIECE & tensors.c.level_bits.is_not(None))
+        .where(pieces.c.job_id == job.id, pieces.c.seq == seq, pieces.c.output.not_in(finished))
+        .order_by(pieces.c.output)
     )
-    return {idx: bits for idx, bits in job.connection.execute(query) if bits is not None}
+    todo: dict[int, dict[int, int]] = {}
+    for output, idx, bits in job.connection.execute(query):
+        levels = todo.setdefault(output, {})
+        if idx is not None:
+            levels[idx] = bits
+    return todo
 
 
-def _measured(job: LockedJob, seq: int) -> dict[int, list[PieceError]]:
+def forget_parts(job: LockedJob, output: int, of_units: Select[tuple[int]] | Sequence[int]) -> int:
+    """Parts of an output that have to be made again; how many there were. Their units, if nobody
+    works on them, become claimable."""
+    which = parts.c.job_id == job.id, parts.c.output == output, parts.c.seq.in_(of_units)
+    gone = list(
+        job.connection.execute(delete(parts).where(*which).returning(parts.c.seq)).scalars()
+    )
+    for start in range(0, len(gone), _MANY):
+        job.connection.execute(
+            job.update_units(UnitKind.QUANTIZE)
+            .where(units.c.seq.in_(gone[start : start + _MANY]), units.c.state == UnitState.DONE)
+            .values(UNTRIED | {"state": UnitState.FREE, "bytes_done": 0})
+        )
+    count_units(job)
+    return len(gone)
+
+
+def _measured(job: LockedJob, seq: int, output: int) -> dict[int, list[PieceError]]:
     """The unit's tensors that every unit has measured at their present width."""
-    mine = select(pieces.c.tensor).where(pieces.c.job_id == job.id, pieces.c.seq == seq)
+    here = pieces.c.job_id == job.id, pieces.c.output == output
+    mine = select(pieces.c.tensor).where(*here, pieces.c.seq == seq)
     query = (
         select(pieces, _level.label("level"))
-        .join(tensors, (tensors.c.job_id == pieces.c.job_id) & (tensors.c.idx == pieces.c.tensor))
-        .where(pieces.c.job_id == job.id, pieces.c.tensor.in_(mine))
+        .join(tensors, _OF_PIECE)
+        .where(*here, pieces.c.tensor.in_(mine))
         .order_by(pieces.c.tensor, pieces.c.seq)
     )
     found: dict[int, list[PieceError]] = {}

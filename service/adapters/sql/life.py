@@ -9,7 +9,7 @@ from sqlalchemy import case, func, select
 from service import tracing
 from service.adapters.sql.locked import LockedJob
 from service.adapters.sql.records import progress_data, to_progress
-from service.adapters.sql.tables import UnitState, tensors, units
+from service.adapters.sql.tables import UnitState, parts, tensors, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import EventType, JobState, TensorState, UnitKind
 
@@ -84,15 +84,17 @@ def count_units(job: LockedJob) -> None:
         func.coalesce(func.sum(case((done, 1), else_=0)), 0).label("finished"),
         func.coalesce(func.sum(units.c.source_bytes), 0).label("bytes_total"),
         func.coalesce(func.sum(units.c.bytes_done), 0).label("bytes_done"),
-        func.coalesce(func.sum(case((done, units.c.part_nbytes), else_=0)), 0).label("written"),
     ).where(units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE)
     row = job.connection.execute(query).one()
+    read = select(func.sum(units.c.bytes_read)).where(units.c.job_id == job.id)
+    written = select(func.sum(parts.c.nbytes)).where(parts.c.job_id == job.id)
     job.set(
+        bytes_read=int(job.connection.execute(read).scalar() or 0),
+        bytes_written=int(job.connection.execute(written).scalar() or 0),
         units_total=int(row.total),
         units_done=int(row.finished),
         bytes_total=int(row.bytes_total),
         bytes_done=max(job["bytes_done"], int(row.bytes_done)),
-        bytes_written=int(row.written),
     )
 
 

@@ -12,12 +12,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Update, bindparam, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    RowMapping,
+    Update,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from service.adapters.sql.engine import Database
 from service.adapters.sql.outbox import announce, anyone_listens
 from service.adapters.sql.records import to_job
-from service.adapters.sql.tables import UnitState, events, jobs, units
+from service.adapters.sql.tables import UnitState, events, jobs, places, units
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import (
     TERMINAL,
@@ -54,6 +64,9 @@ class Rules:
 
     max_attempts: int
     keep_days: Callable[[str], int | None]
+
+
+_MANY = 500  # values in one IN list
 
 
 class LockedJob:
@@ -141,6 +154,7 @@ class LockedJob:
         changed = [job for job in locked if job._changes]
         if changed:
             _update(changed)
+            _let_go_of_places(changed)
         rows = [row for job in locked for row in job._events]
         if rows:
             locked[0].connection.execute(insert(events), rows)
@@ -204,6 +218,14 @@ def _update(changed: Sequence[LockedJob]) -> None:
         raise AssertionError(f"job {changed[0].id} changed under its lock")
     for job in changed:
         job.row["update_time"] = now
+
+
+def _let_go_of_places(locked: Sequence[LockedJob]) -> None:
+    """Others may write to where the jobs that have ended wrote."""
+    ended = [job.id for job in locked if job.state in TERMINAL]
+    for start in range(0, len(ended), _MANY):
+        mine = places.c.job_id.in_(ended[start : start + _MANY])
+        locked[0].connection.execute(delete(places).where(mine))
 
 
 class Verbs:

@@ -13,7 +13,7 @@ from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, sett
 from service.adapters.sql.locked import LockedJob, Verbs
 from service.adapters.sql.quotas import note_usage
 from service.adapters.sql.records import tensor_values
-from service.adapters.sql.tables import UnitState, pieces, tensors, units
+from service.adapters.sql.tables import UnitState, parts, pieces, tensors, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import Claim, EventType, Phase, TensorRow, UnitKind, UnitPlan
 
@@ -46,7 +46,7 @@ class PlanVerbs(Verbs):
                 found += _other_engine(job, resolved)
                 fence = _forget_plan(job)
             _store_tensors(job, rows)
-            _store_units(job, plan, fence)
+            _store_units(job, plan, sorted({row.output for row in rows}), fence)
             job.set(resolved=resolved, planned=True)
             _begin(job, found)
 
@@ -79,7 +79,7 @@ def _store_tensors(job: LockedJob, rows: Iterable[TensorRow]) -> None:
     _insert(job, tensors, values)
 
 
-def _store_units(job: LockedJob, plan: list[UnitPlan], fence: int = 0) -> None:
+def _store_units(job: LockedJob, plan: list[UnitPlan], outputs: list[int], fence: int = 0) -> None:
     rows = (
         {
             "job_id": job.id,
@@ -97,7 +97,8 @@ def _store_units(job: LockedJob, plan: list[UnitPlan], fence: int = 0) -> None:
         job,
         pieces,
         (
-            {"job_id": job.id, "tensor": tensor, "seq": unit.seq}
+            {"job_id": job.id, "output": output, "tensor": tensor, "seq": unit.seq}
+            for output in outputs
             for unit in plan
             # A tensor may come in several pieces of one unit.
             for tensor in sorted(set(unit.tensors))
@@ -132,7 +133,15 @@ def _forget_plan(job: LockedJob) -> int:
     """Remove what was planned and finished; a fence that no former holder of a unit has."""
     mine = units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE.value
     fence = job.connection.execute(select(func.max(units.c.fence)).where(*mine)).scalar() or 0
-    for table in (pieces, tensors):
+    read = select(func.sum(units.c.bytes_read)).where(*mine)
+    before = job.connection.execute(read).scalar() or 0
+    job.connection.execute(  # what was read stays counted
+        job.update_units(UnitKind.PLAN).values(
+            bytes_read=units.c.bytes_read + before,
+            bytes_read_before=units.c.bytes_read_before + before,
+        )
+    )
+    for table in (parts, pieces, tensors):
         job.connection.execute(delete(table).where(table.c.job_id == job.id))
     job.connection.execute(delete(units).where(*mine))
     job.set(bytes_done=0)

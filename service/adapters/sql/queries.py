@@ -9,8 +9,8 @@ from sqlalchemy import select
 from service.adapters.sql.lists import page_of
 from service.adapters.sql.locked import Verbs, hidden, not_found
 from service.adapters.sql.records import to_event, to_job, to_part, to_tensor
-from service.adapters.sql.tables import UnitState, events, jobs, tensors, units
-from service.domain.job import Event, JobRecord, PartRow, TensorRow, UnitKind
+from service.adapters.sql.tables import events, jobs, parts, tensors
+from service.domain.job import Event, JobRecord, PartRow, TensorRow
 from service.domain.ports import JobQuery
 
 _MANY = 500  # values in one IN list
@@ -52,11 +52,16 @@ class Queries(Verbs):
         return heads
 
     def tensors(
-        self, job_id: str, after: int = -1, limit: int | None = None, state: str | None = None
+        self,
+        job_id: str,
+        after: int = -1,
+        limit: int | None = None,
+        state: str | None = None,
+        output: int = 0,
     ) -> list[TensorRow]:
         query = (
             select(tensors)
-            .where(tensors.c.job_id == job_id, tensors.c.idx > after)
+            .where(tensors.c.job_id == job_id, tensors.c.output == output, tensors.c.idx > after)
             .order_by(tensors.c.idx)
             .limit(limit)
         )
@@ -66,15 +71,7 @@ class Queries(Verbs):
             return [to_tensor(row) for row in connection.execute(query).mappings()]
 
     def parts(self, job_id: str) -> list[PartRow]:
-        query = (
-            select(units)
-            .where(
-                units.c.job_id == job_id,
-                units.c.kind == UnitKind.QUANTIZE,
-                units.c.state == UnitState.DONE,
-            )
-            .order_by(units.c.seq)
-        )
+        query = select(parts).where(parts.c.job_id == job_id).order_by(parts.c.output, parts.c.seq)
         with self._db.read() as connection:
             return [to_part(row) for row in connection.execute(query).mappings()]
 

@@ -24,7 +24,7 @@ from service.domain.job import (
 )
 
 # These stand in columns of their own; the others make up the JSON of a tensor's row.
-_TENSOR_COLUMNS = ("index", "state", "history")
+_TENSOR_COLUMNS = ("index", "state", "history", "output")
 _SAME_NAME = (
     "id", "tenant", "name", "labels", "attempt", "priority", "request", "resolved", "error",
     "warnings", "summary", "create_time", "start_time", "end_time", "update_time", "event_seq",
@@ -67,7 +67,11 @@ def to_event(row: RowMapping) -> Event:
 
 def to_tensor(row: RowMapping) -> TensorRow:
     return TensorRow(
-        index=row["idx"], state=TensorState(row["state"]), history=row["history"], **row["row"]
+        index=row["idx"],
+        state=TensorState(row["state"]),
+        history=row["history"],
+        output=row["output"],
+        **row["row"],
     )
 
 
@@ -75,6 +79,7 @@ def tensor_values(tensor: TensorRow) -> dict[str, Any]:
     """Column values of a tensor, without its job and its level."""
     values = asdict(tensor)
     return {
+        "output": tensor.output,
         "idx": values["index"],
         "state": tensor.state.value,
         "history": values["history"],
@@ -83,20 +88,7 @@ def tensor_values(tensor: TensorRow) -> dict[str, Any]:
 
 
 def to_part(row: RowMapping) -> PartRow:
-    return PartRow(
-        seq=row["seq"],
-        key=row["part_key"],
-        nbytes=row["part_nbytes"],
-        sha256=row["part_sha256"],
-        etag=row["part_etag"],
-        batches=row["part_batches"],
-    )
-
-
-def part_values(part: PartRow | None) -> dict[str, Any]:
-    """Column values of a finished part, or of none."""
-    names = [f.name for f in fields(PartRow) if f.name != "seq"]
-    return {f"part_{name}": getattr(part, name) if part else None for name in names}
+    return PartRow(**{f.name: row[f.name] for f in fields(PartRow)})
 
 
 def to_piece(row: RowMapping) -> PieceError:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    text,
 )
 
 
@@ -72,8 +71,6 @@ def _number(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, default=0)
 
 
-_ACTIVE = text("state IN ('QUEUED', 'RUNNING', 'CANCELLING')")
-
 jobs = Table(
     "jobs",
     metadata,
@@ -87,7 +84,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("request", _json, nullable=False),
     Column("resolved", _json, nullable=False),
-    # Where the artifact goes: two jobs at once must not write to one place.
+    # Where the artifact goes, as one text; what of it is in use stands in `places`.
     Column("output", Text),
     # Whether `resolved` pins the source and the units exist.
     Column("planned", Boolean, nullable=False),
@@ -106,6 +103,7 @@ jobs = Table(
     _number("bytes_total"),
     # High-water mark: it stays when units have to be done again.
     _number("bytes_done"),
+    _number("bytes_read"),
     _number("bytes_written"),
     _number("tensors_total"),
     _number("tensors_done"),
@@ -144,13 +142,17 @@ jobs = Table(
     Index(None, "tenant", "id"),
     Index(None, "batch_id", "id"),
     Index(None, "state", "deadline"),
-    Index("uq_jobs_output", "output", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
 )
 
 
 def _job_id(*, primary_key: bool = True) -> Column[str]:
     reference = ForeignKey("jobs.id", ondelete="CASCADE")
-    return Column("job_id", _id, reference, primary_key=primary_key)
+    return Column("job_id", _id, reference, primary_key=primary_key, nullable=False)
+
+
+def _output() -> Column[int]:
+    """Which of the job's outputs, from 0."""
+    return Column("output", Integer, primary_key=True, autoincrement=False, default=0)
 
 
 # Labels once more, for searching; jobs.labels is what is shown.
@@ -193,21 +195,44 @@ units = Table(
     Column("error", _json),
     _number("source_bytes"),
     _number("bytes_done"),
-    Column("part_key", Text),
-    Column("part_nbytes", BigInteger),
-    Column("part_sha256", String(64)),
-    Column("part_etag", String(256)),
-    Column("part_batches", Integer),
+    # Read from the source: by all claims so far, and by those before the present one.
+    _number("bytes_read"),
+    _number("bytes_read_before"),
 )
 
 _open = units.c.state.in_((UnitState.FREE.value, UnitState.LEASED.value))
 # Claiming reads only what is open, however long the history grows.
 Index("ix_units_open", units.c.state, units.c.job_id, sqlite_where=_open, postgresql_where=_open)
 
+# Where the artifacts of jobs that have not ended go, by digest: two jobs at once must not write to
+# one place.
+places = Table(
+    "places",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    _job_id(primary_key=False),
+    Index(None, "job_id"),
+)
+
+# Finished parts: one for each unit and output.
+parts = Table(
+    "parts",
+    metadata,
+    _job_id(),
+    _output(),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("nbytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("etag", String(256), nullable=False),
+    Column("batches", Integer, nullable=False),
+)
+
 tensors = Table(
     "tensors",
     metadata,
     _job_id(),
+    _output(),
     Column("idx", Integer, primary_key=True, autoincrement=False),
     Column("state", _word, nullable=False),
     Column("bits", Integer, nullable=False),
@@ -224,6 +249,7 @@ pieces = Table(
     "pieces",
     metadata,
     Column("job_id", _id, primary_key=True),
+    _output(),
     Column("tensor", Integer, primary_key=True, autoincrement=False),
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("bits", Integer),
@@ -235,7 +261,9 @@ pieces = Table(
     Column("count", BigInteger),
     Column("stored_bytes", BigInteger),
     ForeignKeyConstraint(
-        ["job_id", "tensor"], ["tensors.job_id", "tensors.idx"], ondelete="CASCADE"
+        ["job_id", "output", "tensor"],
+        ["tensors.job_id", "tensors.output", "tensors.idx"],
+        ondelete="CASCADE",
     ),
     Index(None, "job_id", "seq"),
 )

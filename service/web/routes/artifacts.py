@@ -12,7 +12,7 @@ from service.usecases.artifacts import Download
 from service.web.answers import JSON, failures, json_answer
 from service.web.auth import ArtifactsRead
 from service.web.context import Shared
-from service.web.routes.parameters import JobId
+from service.web.routes.parameters import JobId, OutputName
 from service.web.schemas import ArtifactList, ArtifactOut
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
 _FAILURES: Final = (
     "not_found",
     "not_ready",
+    "invalid_spec",
     "digest_mismatch",
     "storage_unavailable",
     "storage_access_denied",
@@ -41,10 +42,12 @@ _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
         **failures(*_FAILURES),
     },
 )
-def get_report(job_id: JobId, tenant: ArtifactsRead, shared: Shared) -> Response:
+def get_report(
+    job_id: JobId, tenant: ArtifactsRead, shared: Shared, output: OutputName = None
+) -> Response:
     """Totals, the worst tensors, everything that was stored wider than asked, and the errors of
     every tensor: the `report.json` of the artifact, byte for byte."""
-    return _streamed(shared.artifacts.report(job_id, tenant), JSON, {})
+    return _streamed(shared.artifacts.report(job_id, tenant, output), JSON, {})
 
 
 @router.get(
@@ -54,16 +57,21 @@ def get_report(job_id: JobId, tenant: ArtifactsRead, shared: Shared) -> Response
     response_model=ArtifactList,
     responses=failures(*_FAILURES),
 )
-def list_artifacts(job_id: JobId, tenant: ArtifactsRead, shared: Shared) -> Response:
-    """The manifest, the report and the parts, with sizes and SHA-256."""
+def list_artifacts(
+    job_id: JobId, tenant: ArtifactsRead, shared: Shared, output: OutputName = None
+) -> Response:
+    """The manifest, the report and the parts, with sizes and SHA-256; of every output, where the
+    job has several and none is named."""
     files = [
         ArtifactOut(
+            output=which,
             name=file.name,
             bytes=file.nbytes,
             sha256=file.sha256,
-            download_url=f"/v1/jobs/{job_id}/artifacts/{file.name}/download",
+            download_url=f"/v1/jobs/{job_id}/artifacts/{file.name}/download"
+            + (f"?output={which}" if which else ""),
         )
-        for file in shared.artifacts.files(job_id, tenant)
+        for which, file in shared.artifacts.files(job_id, tenant, output)
     ]
     return json_answer(ArtifactList(artifacts=files))
 
@@ -87,11 +95,12 @@ def download_artifact(
     name: Annotated[str, Path(description="A name from the list.", examples=["manifest.json"])],
     tenant: ArtifactsRead,
     shared: Shared,
+    output: OutputName = None,
 ) -> Response:
     """A redirect to a short-lived address of the object store, or the bytes themselves. Compare
     them with the SHA-256 of the list."""
     seconds = shared.deps.settings.presign_s
-    download = shared.artifacts.download(job_id, tenant, name, seconds)
+    download = shared.artifacts.download(job_id, tenant, name, seconds, output)
     if download.url is not None:
         return RedirectResponse(download.url, 307, {"Cache-Control": "no-store"})
     kind = JSON if name.endswith(".json") else ARROW

@@ -27,6 +27,10 @@ async def _job_id(
 
 
 JobId = Annotated[str, Depends(_job_id)]
+OutputName = Annotated[
+    str | None,
+    Query(description="The id of an output, where the job has several.", max_length=32),
+]
 PageSize = Annotated[
     int | None,
     Query(description="Rows of a page: 50 if not given, at most 1000 (more is cut).", ge=1),

@@ -176,6 +176,7 @@ class JobsApi(SyncShell):
         job_id: str,
         *,
         state: TensorState | None = None,
+        output: str | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
     ) -> TensorPage:
@@ -184,14 +185,26 @@ class JobsApi(SyncShell):
             Call[TensorPage](
                 "GET",
                 at("/v1/jobs/{}/tensors", job_id),
-                {"state": state, "page_size": page_size, "page_token": page_token},
+                {
+                    "state": state,
+                    "output": output,
+                    "page_size": page_size,
+                    "page_token": page_token,
+                },
             )
         )
 
     def iter_tensors(
-        self, job_id: str, *, state: TensorState | None = None, limit: int | None = None
+        self,
+        job_id: str,
+        *,
+        state: TensorState | None = None,
+        output: str | None = None,
+        limit: int | None = None,
     ) -> Iterator[Tensor]:
         """List the tensors of a job: all pages, or at most `limit` rows."""
         return self._pages(
-            Call[Any]("GET", at("/v1/jobs/{}/tensors", job_id), {"state": state}), "tensors", limit
+            Call[Any]("GET", at("/v1/jobs/{}/tensors", job_id), {"state": state, "output": output}),
+            "tensors",
+            limit,
         )

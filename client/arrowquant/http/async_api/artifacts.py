@@ -15,10 +15,14 @@ from arrowquant.http.types import ArtifactList
 class AsyncArtifactsApi(AsyncShell):
     """The operations of `artifacts`, to be awaited."""
 
-    async def get_report(self, job_id: str) -> dict[str, Any]:
+    async def get_report(self, job_id: str, *, output: str | None = None) -> dict[str, Any]:
         """Get the quality report."""
-        return await self._send(Call[dict[str, Any]]("GET", at("/v1/jobs/{}/report", job_id)))
+        return await self._send(
+            Call[dict[str, Any]]("GET", at("/v1/jobs/{}/report", job_id), {"output": output})
+        )
 
-    async def list_artifacts(self, job_id: str) -> ArtifactList:
+    async def list_artifacts(self, job_id: str, *, output: str | None = None) -> ArtifactList:
         """List the files of the artifact."""
-        return await self._send(Call[ArtifactList]("GET", at("/v1/jobs/{}/artifacts", job_id)))
+        return await self._send(
+            Call[ArtifactList]("GET", at("/v1/jobs/{}/artifacts", job_id), {"output": output})
+        )

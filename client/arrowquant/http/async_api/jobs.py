@@ -182,6 +182,7 @@ class AsyncJobsApi(AsyncShell):
         job_id: str,
         *,
         state: TensorState | None = None,
+        output: str | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
     ) -> TensorPage:
@@ -190,14 +191,26 @@ class AsyncJobsApi(AsyncShell):
             Call[TensorPage](
                 "GET",
                 at("/v1/jobs/{}/tensors", job_id),
-                {"state": state, "page_size": page_size, "page_token": page_token},
+                {
+                    "state": state,
+                    "output": output,
+                    "page_size": page_size,
+                    "page_token": page_token,
+                },
             )
         )
 
     def iter_tensors(
-        self, job_id: str, *, state: TensorState | None = None, limit: int | None = None
+        self,
+        job_id: str,
+        *,
+        state: TensorState | None = None,
+        output: str | None = None,
+        limit: int | None = None,
     ) -> AsyncIterator[Tensor]:
         """List the tensors of a job: all pages, or at most `limit` rows."""
         return self._pages(
-            Call[Any]("GET", at("/v1/jobs/{}/tensors", job_id), {"state": state}), "tensors", limit
+            Call[Any]("GET", at("/v1/jobs/{}/tensors", job_id), {"state": state, "output": output}),
+            "tensors",
+            limit,
         )

@@ -9,14 +9,17 @@ from typing import TypedDict
 
 
 class ArtifactList(TypedDict):
-    """The manifest first, then the report, then the parts in order."""
+    """The manifest first, then the report, then the parts in order; output by output."""
 
     artifacts: list[Artifact]
 
 
 class Artifact(TypedDict):
-    """One file of an artifact. `sha256` is in hex; `download_url` is a path of this API."""
+    """One file of an artifact. `sha256` is in hex; `download_url` is a path of this API.
+    `output` is empty where the job has but one.
+    """
 
+    output: str
     name: str
     bytes: int
     sha256: str

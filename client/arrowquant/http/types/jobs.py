@@ -155,11 +155,17 @@ class LogPage(TypedDict):
 
 
 class Progress(TypedDict):
-    """Progress by bytes of the source. `percent` is 100 only once the artifact is published."""
+    """Progress by bytes of the source. `percent` is 100 only once the artifact is published.
+
+    `bytes_read` is what was really read of the source: headers, and what had to be read
+    again for tensors that missed their gate or after a crash, included. Tensors count once
+    in each output.
+    """
 
     percent: float
     bytes_total: int
     bytes_done: int
+    bytes_read: int
     bytes_written: int
     tensors_total: int
     tensors_done: int
@@ -173,9 +179,10 @@ class Progress(TypedDict):
 
 class Tensor(TypedDict):
     """The ledger's row of one tensor. `bits` 0 is stored raw; `reason` says why it is stored
-    so.
+    so. `output` is empty where the job has but one.
     """
 
+    output: str
     index: int
     name: str
     state: TensorState
@@ -194,7 +201,7 @@ class Tensor(TypedDict):
 
 
 class TensorPage(TypedDict):
-    """Tensors in the order of the source."""
+    """Tensors in the order of the source, output by output."""
 
     tensors: list[Tensor]
     next_page_token: str | None

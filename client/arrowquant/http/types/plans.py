@@ -46,14 +46,19 @@ class PlanBody(TypedDict):
 
 
 class Plan(TypedDict):
-    """A plan: what a job with this body would do, from the headers of the source alone."""
+    """A plan: what a job with this body would do, from the headers of the source alone.
+
+    With several outputs, `totals` and `counts` are of all of them, and the recipes are in
+    `outputs`, which otherwise is empty.
+    """
 
     totals: PlanTotals
     counts: dict[str, int]
-    recipe: ResolvedRecipe
+    recipe: ResolvedRecipe | None
     source: list[SourceObject]
     tensors: list[PlannedTensor]
     warnings: list[Warned]
+    outputs: list[PlannedOutput]
 
 
 class PlanTotals(TypedDict):
@@ -68,9 +73,21 @@ class PlanTotals(TypedDict):
     units: int
 
 
-class PlannedTensor(TypedDict):
-    """What becomes of one tensor and why. `tied_to` is only there for action `tie`."""
+class PlannedOutput(TypedDict):
+    """One of several outputs."""
 
+    id: str
+    totals: PlanTotals
+    counts: dict[str, int]
+    recipe: ResolvedRecipe
+
+
+class PlannedTensor(TypedDict):
+    """What becomes of one tensor and why. `tied_to` is only there for action `tie`; `output`
+    is empty where the job has but one.
+    """
+
+    output: str
     name: str
     dtype: str
     shape: list[int]
@@ -110,7 +127,10 @@ class SourceObject(TypedDict):
 
 
 class Warned(TypedDict):
-    """Something to know before submitting."""
+    """Something to know before submitting. With several outputs, `output` is the one it is
+    about.
+    """
 
     code: str
     message: str
+    output: NotRequired[str | None]

@@ -64,6 +64,25 @@ class Output(TypedDict):
     if_exists: NotRequired[Literal["fail", "replace"]]
 
 
+class OutputRecipe(TypedDict):
+    """One of several artifacts that are made from one read of the source.
+
+    What is left out is as the recipe says; null is as if the recipe did not say it. `id`
+    names the folder below the output's prefix: `int4` and the like unless given.
+    """
+
+    id: NotRequired[str | None]
+    profile: NotRequired[Literal["edge", "local", "cloud"] | None]
+    bits: NotRequired[Literal[2, 3, 4, 8] | None]
+    method: NotRequired[Literal["lsq", "minmax"] | None]
+    granularity: NotRequired[Literal["group", "row", "tensor"] | None]
+    group_size: NotRequired[Literal[32, 64, 128, 256] | None]
+    symmetric: NotRequired[bool | None]
+    unbias: NotRequired[float | None]
+    rules: NotRequired[list[Rule] | None]
+    fallback: NotRequired[Fallback | None]
+
+
 class Recipe(TypedDict):
     """How to quantize. What is left out comes from the profile."""
 
@@ -76,6 +95,7 @@ class Recipe(TypedDict):
     unbias: NotRequired[float]
     rules: NotRequired[list[Rule]]
     fallback: NotRequired[Fallback]
+    outputs: NotRequired[list[OutputRecipe]]
 
 
 class Retention(TypedDict):
