@@ -29,25 +29,13 @@ def serve(context: typer.Context) -> None:
     """Run the API server until it is told to stop."""
     if context.invoked_subcommand is not None:
         return
-    import uvicorn
-
     from service import logs
     from service.web.app import create_app
+    from service.web.server import make_server
 
     settings = Settings.load()
     logs.configure(settings.log_level, settings.log_format)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # ours is in place
-        access_log=False,  # the middleware writes a better line
-        server_header=False,
-        # What a client behind a proxy says about itself is only believed of a proxy on this
-        # machine, which is uvicorn's default too.
-        forwarded_allow_ips="127.0.0.1",
-        timeout_graceful_shutdown=10,  # streams are closed at once, downloads get a moment
-    )
+    make_server(create_app(settings), settings).run()
 
 
 @app.command()

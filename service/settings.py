@@ -91,6 +91,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("arrowquant")))
     database_url: str | None = Field(None, repr=False)
+    database_timeout_s: float = Field(10.0, gt=0, le=600)
     broker_url: str | None = Field(None, repr=False)
     connections: dict[ConnectionName, Connection] = {}
     connections_file: Path | None = None
@@ -108,6 +109,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(25, ge=1, le=1000)
     threads: int = Field(default_factory=available_cpus, ge=1, le=256)
     max_memory_bytes: ByteSize | None = None
+    # What slow or many clients may take: seconds without a byte, open streams, open requests.
+    client_timeout_s: float = Field(20.0, gt=0, le=3600)
+    max_streams: int = Field(2000, ge=0)
+    max_streams_per_tenant: int = Field(200, ge=0)
+    max_requests: int = Field(4000, ge=1)
     max_body_bytes: ByteSize = ByteSize(2**20)
     retention_days: int | None = Field(None, ge=1, le=3650)
     tenant_retention_days: dict[str, Annotated[int, Field(ge=1, le=3650)]] = {}

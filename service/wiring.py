@@ -77,7 +77,7 @@ def wire(settings: Settings) -> Deps:
     """Bring the database to the present schema and build every adapter. Opens no store yet."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate(settings.resolved_database_url)
-    engine = make_engine(settings.resolved_database_url)
+    engine = make_engine(settings.resolved_database_url, settings.database_timeout_s)
     clock = SystemClock()
     bell = CeleryBell(settings.resolved_broker_url, settings.data_dir)
     vault = AesGcmVault(settings.secret_keys)

@@ -21,7 +21,6 @@ from workers import drain
 
 if TYPE_CHECKING:
     from workers.lookout import Lookout
-    from workers.presence import Presence
     from workers.workshop import Workshop
 
 log = structlog.get_logger(__name__)
@@ -35,11 +34,17 @@ def workshop() -> Workshop:
     """This process's workshop."""
     from service.wiring import wire
     from workers import pulse, telling
+    from workers.presence import Presence
     from workers.workshop import Workshop
 
     deps = wire(Settings.load())
     _endings.append(telling.begin(deps))
-    return Workshop(deps, progress=pulse.of_pool_process().busy)
+    made = Workshop(deps, progress=pulse.of_pool_process().busy)
+    # Whoever drains this process drains its successors too: they share the flag of their parent.
+    presence = Presence(deps.fleet, made.worker, deps.settings.lease_s, drain.asked, drain.ask)
+    presence.start()
+    _endings.append(presence.stop)
+    return made
 
 
 @cache
@@ -49,16 +54,6 @@ def lookout() -> Lookout:
     from workers.lookout import Lookout
 
     return Lookout(_work, pulse.of_pool_process())
-
-
-@cache
-def presence() -> Presence:
-    """This process in the list of workers. Whoever drains it drains its successors too: they share
-    the flag of their parent."""
-    from workers.presence import Presence
-
-    deps, worker = workshop().deps, workshop().worker
-    return Presence(deps.fleet, worker, deps.settings.lease_s, drain.asked, drain.ask)
 
 
 def _work(stop: Callable[[], bool]) -> None:
@@ -74,15 +69,13 @@ def open_workshop() -> None:
     except ArrowQuantError as error:
         # The database is down: the bell will ring again when it is back.
         log.warning("workshop_waits", error=str(error))
-    presence().start()
     lookout().start()
 
 
 def close_workshop() -> None:
     """In a pool process that ends: finish the unit in hand."""
     lookout().stop()
-    presence().stop()
-    for end in _endings:
+    for end in reversed(_endings):
         end()
 
 

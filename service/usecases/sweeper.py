@@ -8,6 +8,7 @@ ring too many, do no harm.
 from __future__ import annotations
 
 import threading
+import time
 
 import structlog
 
@@ -31,6 +32,7 @@ class Sweeper:
         self._ledger, self._bell, self._fleet, self._period = ledger, bell, fleet, period_s
         self._silence, self._since = period_s, 0.0
         self._stop = threading.Event()
+        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
@@ -41,6 +43,11 @@ class Sweeper:
         """Look no more; waits for a look that is under way."""
         self._stop.set()
         self._thread.join()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last look that succeeded."""
+        return time.monotonic() - self._looked
 
     def look(self) -> None:
         """One look: end what is over time, ring for what nobody has taken."""
@@ -59,6 +66,7 @@ class Sweeper:
         while not self._stop.wait(self._period):
             try:
                 self.look()
+                self._looked = time.monotonic()
             except ArrowQuantError as error:
                 # The database or the broker is down; both come back, and so does this.
                 log.warning("sweep_failed", error=str(error))

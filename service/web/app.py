@@ -19,6 +19,7 @@ from service.usecases.sweeper import Sweeper
 from service.usecases.webhooks import WebhookDesk
 from service.web import errors, openapi
 from service.web.context import Context
+from service.web.crowd import Patience, Streams
 from service.web.metrics import Measured, Metrics, serving
 from service.web.middleware import BodyCap, Envelope, Traced
 from service.web.routes import (
@@ -43,7 +44,8 @@ from service.wiring import Deps, wire
 def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire) -> FastAPI:
     """An application. Nothing is opened before its lifespan starts."""
 
-    measures = Metrics()
+    streams = Streams(settings.max_streams_per_tenant, settings.max_streams)
+    measures = Metrics(lambda: streams.open)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,8 +67,16 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
             courier.start()
             cleanups.push_async_callback(run_in_threadpool, courier.stop)
             artifacts_of = Artifacts(deps.ledger, deps.stores)
-            limiter = Limiter(deps.quotas)
-            app.state.context = Context(deps, artifacts_of, watch, desk, measures, limiter)
+            app.state.context = Context(
+                deps,
+                artifacts_of,
+                watch,
+                desk,
+                measures,
+                limiter=Limiter(deps.quotas),
+                streams=streams,
+                sweeper=sweeper,
+            )
             yield
 
     app = FastAPI(
@@ -98,9 +108,13 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Patience, seconds=settings.client_timeout_s, max_requests=settings.max_requests
+    )
     app.add_middleware(Envelope)
     app.add_middleware(Traced)
     app.add_middleware(Measured, metrics=measures)
+    app.state.begin_closing = lambda: _release(app)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
 
@@ -116,3 +130,10 @@ def _courier(deps: Deps, desk: WebhookDesk) -> Courier:
         at_once=settings.webhook_at_once,
         keep=timedelta(days=settings.webhook_keep_days),
     )
+
+
+def _release(app: FastAPI) -> None:
+    """Let go of whoever waits or listens, since the server is about to end."""
+    context: Context | None = getattr(app.state, "context", None)
+    if context is not None:
+        context.watch.release()

@@ -10,7 +10,9 @@ from starlette.requests import Request
 
 from service.usecases.artifacts import Artifacts
 from service.usecases.quotas import Limiter
+from service.usecases.sweeper import Sweeper
 from service.usecases.webhooks import WebhookDesk
+from service.web.crowd import Streams
 from service.web.metrics import Metrics
 from service.web.watch import Watch
 from service.wiring import Deps
@@ -26,6 +28,8 @@ class Context:
     webhooks: WebhookDesk
     metrics: Metrics
     limiter: Limiter
+    streams: Streams
+    sweeper: Sweeper
 
 
 def context_of(request: Request) -> Context:

@@ -57,6 +57,8 @@ TABLE: Final[dict[str, Shown]] = {
     "rate_limited": Shown(429, "Too many requests"),
     "payload_too_large": Shown(413, "The request body is too large"),
     "unsupported_media_type": Shown(415, "The request body must be JSON"),
+    "request_timeout": Shown(408, "The request took too long to arrive"),
+    "too_many_streams": Shown(429, "Too many streams are open"),
     "connection_not_found": Shown(404, "No such connection"),
     "location_not_allowed": Shown(403, "The location is not allowed"),
     "connection_in_use": Shown(409, "Jobs use the connection"),
@@ -85,6 +87,7 @@ TABLE: Final[dict[str, Shown]] = {
     "max_runtime_exceeded": Shown(422, "The job ran longer than allowed"),
     "memory_limit_too_small": Shown(422, "The memory limit is too small"),
     "out_of_memory": Shown(500, "Out of memory"),
+    "overloaded": Shown(503, "Too many requests at once"),
     "database_unavailable": Shown(503, "The database does not answer"),
     "broker_unavailable": Shown(503, "The broker does not answer"),
     "engine_changed": Shown(409, "Another version is at work"),
@@ -153,7 +156,8 @@ def _headers(error: ArrowQuantError, request_id: str) -> dict[str, str]:
     if error.code == "unauthorized":
         headers["WWW-Authenticate"] = 'Bearer realm="arrowquant"'
     given: int | None = error.where.get("retry_after_s")
-    after = given or _RETRY_AFTER_S.get(error.code, 5 if TABLE[error.code].status == 503 else None)
+    usual = 5 if TABLE[error.code].status in (429, 503) else None
+    after = given or _RETRY_AFTER_S.get(error.code, usual)
     if after is not None:
         headers["Retry-After"] = str(after)
     return headers

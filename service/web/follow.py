@@ -15,6 +15,7 @@ from service.web.schemas import EventOut
 
 MAX_WAIT_S: Final = 30.0
 RETRY_MS: Final = 3000
+RETRY_SOON_MS: Final = 500
 _BATCH: Final = 500
 
 
@@ -58,7 +59,10 @@ async def stream(shared: Context, job_id: str, after: int) -> AsyncIterator[Serv
             continue
         if job.state in TERMINAL:
             return
-        await shared.watch.newer(job_id, after)
+        if not await shared.watch.newer(job_id, after):
+            # Whoever comes back with the last id misses nothing; soon, as others are there already.
+            yield ServerSentEvent(retry=RETRY_SOON_MS, comment="the server ends, connect again")
+            return
 
 
 def ping() -> ServerSentEvent:

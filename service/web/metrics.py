@@ -37,7 +37,7 @@ _NAMES: Final = {number: name for name, number in PRIORITIES.items()}
 class Metrics:
     """One registry for each application, so that two of them in a process count apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_streams: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.latency = Histogram(
@@ -52,9 +52,10 @@ class Metrics:
             "Requests that are being answered, open streams among them.",
             registry=self.registry,
         )
-        self.streams = Gauge(
+        streams = Gauge(
             "arrowquant_event_streams", "Open streams of events.", registry=self.registry
         )
+        streams.set_function(open_streams)
 
         self._ledger: LedgerCollector | None = None
 
@@ -64,6 +65,10 @@ class Metrics:
             self.registry.unregister(self._ledger)
         self._ledger = LedgerCollector(source)
         self.registry.register(self._ledger)
+
+    def figures(self) -> Figures | None:
+        """The ledger's, as last asked for; None while it does not answer."""
+        return self._ledger.figures() if self._ledger is not None else None
 
 
 @contextmanager
@@ -138,14 +143,15 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """A ledger that does not answer takes its figures away, never the scrape."""
-        figures = self._figures()
+        figures = self.figures()
         up = 0 if figures is None else 1
         yield _gauge("ledger_up", "Whether the database answered the last question.", up)
         if figures is not None:
             yield from _of_jobs(figures)
             yield from _of_units(figures)
 
-    def _figures(self) -> Figures | None:
+    def figures(self) -> Figures | None:
+        """At most a few seconds old; None if the ledger did not answer."""
         with self._lock:
             if self._clock() >= self._until:
                 try:

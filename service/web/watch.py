@@ -31,10 +31,24 @@ class Watch:
         self._waiting: dict[str, set[tuple[int, asyncio.Future[None]]]] = {}
         self._someone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
 
     def start(self) -> None:
         """Begin asking; it only asks while someone waits."""
         self._task = asyncio.create_task(self._run(), name="watch")
+
+    def release(self) -> None:
+        """The service is about to end: whoever waits is let go, and nobody waits any more."""
+        self._closing = True
+        for waiters in self._waiting.values():
+            for _, future in waiters:
+                if not future.done():
+                    future.set_result(None)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the service is about to end."""
+        return self._closing
 
     async def stop(self) -> None:
         """End the task. Whoever still waits is cancelled with the request."""
@@ -43,7 +57,10 @@ class Watch:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def newer(self, job_id: str, after: int, timeout_s: float | None = None) -> bool:
-        """Wait until the job has an event past `after`; False when the time is over first."""
+        """Wait until the job has an event past `after`; False when the time is over first, or the
+        service is about to end."""
+        if self._closing:
+            return False
         entry = (after, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(job_id, set()).add(entry)
         self._someone.set()
@@ -56,7 +73,7 @@ class Watch:
             waiters.discard(entry)
             if not waiters:
                 del self._waiting[job_id]
-        return True
+        return not self._closing
 
     async def _run(self) -> None:
         while True:

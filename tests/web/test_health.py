@@ -26,7 +26,8 @@ async def test_all_is_well(client: httpx.AsyncClient) -> None:
     ready = await client.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["status"] == "ready"
-    assert [check["name"] for check in ready.json()["checks"]] == ["database", "broker"]
+    names = [check["name"] for check in ready.json()["checks"]]
+    assert names == ["database", "broker", "sweeper", "leases"]
     assert all(check["status"] == "ok" for check in ready.json()["checks"])
     version = (await client.get("/version")).json()
     assert version["api"] == "v1"

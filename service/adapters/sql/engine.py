@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from service.adapters.sql import patience
 from service.domain.errors import ArrowQuantError
 
 BUSY_SECONDS = 30
@@ -26,18 +27,21 @@ _SQLITE_BEGIN = "sqlite_begin"
 _CONNECTION_FAILURES = (OperationalError, InterfaceError)
 
 
-def make_engine(url: str | URL) -> Engine:
-    """An engine for `sqlite:///path` or `postgresql+psycopg://...`; connects on first use."""
+def make_engine(url: str | URL, timeout_s: float | None = patience.DEFAULT_S) -> Engine:
+    """An engine for `sqlite:///path` or `postgresql+psycopg://...`; connects on first use.
+
+    timeout_s  the longest that PostgreSQL may take for one answer; None for as long as it likes
+    """
     parsed = make_url(url)
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         parsed,
-        connect_args=_sqlite_arguments() if sqlite else _postgres_arguments(),
+        connect_args=_sqlite_arguments() if sqlite else _postgres_arguments(timeout_s),
         pool_size=10,
         max_overflow=30,
-        pool_timeout=BUSY_SECONDS,
+        pool_timeout=BUSY_SECONDS if sqlite else timeout_s or BUSY_SECONDS,
         pool_pre_ping=not sqlite,
         json_serializer=_dump_json,
         json_deserializer=orjson.loads,
@@ -45,6 +49,8 @@ def make_engine(url: str | URL) -> Engine:
     if sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    elif timeout_s is not None:
+        patience.bound(engine, timeout_s)
     _forget_connections_after_fork(engine)
     return engine
 
@@ -54,25 +60,26 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._outage = patience.outage_of(engine)
         self._writer = engine.execution_options(**{_SQLITE_BEGIN: "IMMEDIATE"})
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads: on SQLite it waits for no writer."""
-        with _named_failures(), self.engine.begin() as connection:
+        with _named_failures(self._outage), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes. On SQLite it holds the write lock from the start, because a
         reader that becomes a writer fails at once when someone else wrote in between."""
-        with _named_failures(), self._writer.begin() as connection:
+        with _named_failures(self._outage), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
     def hold(self) -> Iterator[Connection]:
         """A connection for several transactions, each begun with `begin` or `write_on`."""
-        with _named_failures(), self.engine.connect() as connection:
+        with _named_failures(self._outage), self.engine.connect() as connection:
             yield connection
 
 
@@ -90,7 +97,7 @@ def write_on(connection: Connection) -> Iterator[None]:
 def migrate(url: str | URL) -> None:
     """Bring the schema to the newest version. Any number of processes may do it at once: the
     first does the work in one transaction, the others wait for it and find nothing left."""
-    engine = make_engine(url)
+    engine = make_engine(url, timeout_s=None)
     try:
         with Database(engine).write() as connection:
             if engine.dialect.name == "postgresql":
@@ -121,14 +128,15 @@ def _upgrade(connection: Connection) -> None:
 
 
 @contextmanager
-def _named_failures() -> Iterator[None]:
+def _named_failures(outage: patience.Outage) -> Iterator[None]:
     try:
-        yield
+        with outage.watched():
+            yield
     except DBAPIError as error:
         if not (error.connection_invalidated or isinstance(error, _CONNECTION_FAILURES)):
             raise
         raise _unavailable(error) from error
-    except PoolTimeout as error:
+    except (PoolTimeout, patience.Away) as error:
         raise _unavailable(error) from error
 
 
@@ -151,11 +159,18 @@ def _sqlite_arguments() -> dict[str, Any]:
     return {"timeout": BUSY_SECONDS, "check_same_thread": False}
 
 
-def _postgres_arguments() -> dict[str, Any]:
+def _postgres_arguments(timeout_s: float | None) -> dict[str, Any]:
+    # Rows stay locked as long as their transaction: a frozen process must not stop the others.
+    options = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=30s"
+    if timeout_s is not None:
+        options += f" -c statement_timeout={int(timeout_s * 1000)}"
     return {
         "connect_timeout": 5,
-        # Rows stay locked as long as their transaction: a frozen process must not stop the others.
-        "options": "-c lock_timeout=20s -c idle_in_transaction_session_timeout=30s",
+        "options": options,
+        # Of a host that is gone no packet ever says so.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
     }
 
 

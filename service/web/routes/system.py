@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 from typing import Final, get_args
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -22,7 +25,7 @@ from service.domain.treatment import QUANTIZED_DTYPES
 from service.usecases import health
 from service.web.answers import failures, json_answer
 from service.web.auth import Tenant
-from service.web.context import Shared
+from service.web.context import Context, Shared
 from service.web.plan_schemas import GateOut, ProfileOut, SchemesOut
 from service.web.schemas import Out
 
@@ -37,12 +40,16 @@ class HealthOut(Out):
 
 
 class CheckOut(Out):
-    """One part that the service needs. `error` is a code of the list in the documentation."""
+    """One part that the service needs. `error` is a code of the list in the documentation. Of parts
+    that are asked, `latency_ms` is how long they took; of those that are watched, `age_s` is how long
+    ago the last sign was: of `sweeper` since it last looked for forgotten work, of `leases` the longest
+    since a worker that holds a unit was heard of."""
 
     name: str
     status: str
     error: str | None
-    latency_ms: float
+    latency_ms: float | None
+    age_s: float | None
 
 
 class ReadyOut(Out):
@@ -83,23 +90,39 @@ async def healthz() -> Response:
         **failures(always=("internal",)),
     },
 )
-def readyz(shared: Shared) -> Response:
+async def readyz(shared: Shared) -> Response:
     """Asks the database and the broker. Without the database the service is not ready (503).
     Without the broker it is: jobs are stored, and the workers find them by themselves."""
-    checks = health.check(shared.deps.ledger, shared.deps.bell)
+    # In threads of its own: those of requests may all be waiting for a database that hangs.
+    checks = await run_sync(_checks, shared, limiter=_probes())
     away = {check.name for check in checks if check.error}
     status = "unavailable" if "database" in away else "degraded" if away else "ready"
-    shown = [
+    return json_answer(ReadyOut(status=status, checks=checks), 503 if "database" in away else 200)
+
+
+@cache
+def _probes() -> CapacityLimiter:
+    return CapacityLimiter(4)
+
+
+def _checks(shared: Context) -> list[CheckOut]:
+    asked = [
         CheckOut(
             name=check.name,
             status="error" if check.error else "ok",
             error=check.error,
             latency_ms=check.latency_ms,
+            age_s=None,
         )
-        for check in checks
+        for check in health.check(shared.deps.ledger, shared.deps.bell)
     ]
-    body = ReadyOut(status=status, checks=shown)
-    return json_answer(body, 503 if status == "unavailable" else 200)
+    ages = {"sweeper": shared.sweeper.age_s}
+    if not asked[0].error and (figures := shared.metrics.figures()) is not None:
+        ages["leases"] = figures.lease_age_s
+    return asked + [
+        CheckOut(name=name, status="ok", error=None, latency_ms=None, age_s=round(age, 1))
+        for name, age in ages.items()
+    ]
 
 
 @router.get(

@@ -9,12 +9,17 @@ from typing import Any, TypedDict
 
 
 class Check(TypedDict):
-    """One part that the service needs. `error` is a code of the list in the documentation."""
+    """One part that the service needs. `error` is a code of the list in the documentation. Of
+    parts that are asked, `latency_ms` is how long they took; of those that are watched,
+    `age_s` is how long ago the last sign was: of `sweeper` since it last looked for
+    forgotten work, of `leases` the longest since a worker that holds a unit was heard of.
+    """
 
     name: str
     status: str
     error: str | None
-    latency_ms: float
+    latency_ms: float | None
+    age_s: float | None
 
 
 class GateOut(TypedDict):
