@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,7 +31,9 @@ from service.connection_settings import (
     Grant,
     S3Connection,
     is_loopback,
+    is_safe_url,
 )
+from service.domain.access import Scope
 from service.domain.connections import ConnectionName
 from service.domain.egress import EgressPolicy
 from service.domain.quotas import LIMITS, Quota
@@ -129,6 +132,13 @@ class Settings(BaseSettings):
     quota_queued_jobs: int | None = Field(100_000, ge=0)
     quota_bytes_per_day: ByteSize | None = None
     quota_requests_per_minute: int | None = Field(None, ge=1)
+    audit_retention_days: int = Field(365, ge=0, le=36500)
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_jwks_url: str | None = None
+    oidc_tenant_claim: str = "tenant"
+    oidc_scopes_claim: str = "scope"
+    oidc_scopes: dict[str, tuple[Scope, ...]] = {}
 
     @field_validator("data_dir", "connections_file")
     @classmethod
@@ -177,6 +187,13 @@ class Settings(BaseSettings):
     def _unlimited(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() == "none" else value
 
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _encrypted(cls, value: str | None) -> str | None:
+        if value is not None and not is_safe_url(value):
+            raise ValueError("write https://host/path; http only on a loopback address")
+        return value
+
     @field_validator("max_memory_bytes")
     @classmethod
     def _enough(cls, value: ByteSize | None) -> ByteSize | None:
@@ -188,6 +205,8 @@ class Settings(BaseSettings):
     def _safe(self) -> Self:
         if self.heartbeat_s * 2 > self.lease_s:
             raise ValueError("ARROWQUANT_HEARTBEAT_S must be at most half of ARROWQUANT_LEASE_S")
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("set both ARROWQUANT_OIDC_ISSUER and ARROWQUANT_OIDC_AUDIENCE")
         if not self.auth and not is_loopback(self.host):
             raise ValueError(
                 "ARROWQUANT_AUTH=off is only allowed on a loopback address: "
@@ -222,6 +241,11 @@ class Settings(BaseSettings):
     def quota(self) -> Quota:
         """The limits of tenants that have none of their own."""
         return Quota(**{name: getattr(self, f"quota_{name}") for name in LIMITS})
+
+    @property
+    def audit_keep(self) -> timedelta | None:
+        """How long a line of the audit log is kept; None: for ever."""
+        return timedelta(days=self.audit_retention_days) if self.audit_retention_days else None
 
     @property
     def resolved_database_url(self) -> str:

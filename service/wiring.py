@@ -10,6 +10,7 @@ from service.adapters.egress import Guard
 from service.adapters.objects.connections import ConfiguredStores
 from service.adapters.objects.named import NamedStores
 from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
+from service.adapters.sql.audit import SqlAuditLog
 from service.adapters.sql.connections import SqlConnections
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
@@ -20,7 +21,8 @@ from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
 from service.adapters.webhook_sender import HttpSender
-from service.domain.access import KeyRing
+from service.domain.access import KeyRing, TokenVerifier
+from service.domain.audit import AuditLog
 from service.domain.connections import ConnectionBook
 from service.domain.egress import Egress, EgressPolicy
 from service.domain.figures import FigureSource
@@ -43,6 +45,7 @@ from service.settings import Settings
 class Deps:
     """Everything the API and the workers reach the outside through.
 
+    tokens    who tokens of an identity provider belong to, if one is configured
     sealed    the tables that hold secrets, for a change of keys
     cleanups  to call when the process ends, last one first
     """
@@ -51,6 +54,7 @@ class Deps:
     ledger: Ledger
     keys: KeyRing
     quotas: Quotas
+    audit: AuditLog
     idempotency: IdempotencyStore
     stores: ObjectStores
     bell: Bell
@@ -64,6 +68,7 @@ class Deps:
     outbox: Outbox
     sender: Sender
     connections: ConnectionBook
+    tokens: TokenVerifier | None = None
     sealed: tuple[Sealed, ...] = ()
     cleanups: tuple[Callable[[], None], ...] = ()
 
@@ -95,6 +100,8 @@ def wire(settings: Settings) -> Deps:
             quota=settings.quota,
         ),
         quotas=SqlQuotas(engine, clock, settings.quota),
+        audit=SqlAuditLog(engine, clock, settings.audit_keep),
+        tokens=_tokens(settings),
         keys=SqlKeyRing(engine, clock),
         idempotency=SqlIdempotencyStore(engine, clock),
         stores=NamedStores(configured, book, vault, guard, settings.credentials),
@@ -111,4 +118,22 @@ def wire(settings: Settings) -> Deps:
         connections=book,
         sealed=(book,),
         cleanups=(engine.dispose, bell.close),
+    )
+
+
+def _tokens(settings: Settings) -> TokenVerifier | None:
+    if settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None
+    # Imported where it is needed: few services have an identity provider.
+    from service.adapters.oidc import OidcVerifier, Provider
+
+    return OidcVerifier(
+        Provider(
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            jwks_url=settings.oidc_jwks_url,
+            tenant_claim=settings.oidc_tenant_claim,
+            scopes_claim=settings.oidc_scopes_claim,
+            scopes=settings.oidc_scopes,
+        )
     )

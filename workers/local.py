@@ -14,6 +14,7 @@ from pathlib import Path
 
 from service.adapters.egress import Guard
 from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
+from service.adapters.sql.audit import SqlAuditLog
 from service.adapters.sql.connections import SqlConnections
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.figures import SqlFigures
@@ -174,6 +175,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         ledger=ledger,
         keys=SqlKeyRing(engine, clock),
         quotas=SqlQuotas(engine, clock, NO_LIMITS),
+        audit=SqlAuditLog(engine, clock, None),
         idempotency=SqlIdempotencyStore(engine, clock),
         stores=stores,
         bell=NoBell(),

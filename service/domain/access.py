@@ -126,3 +126,11 @@ class KeyRing(Protocol):
 
     def revoke(self, key_id: str, tenant: str | None = None) -> bool:
         """End a key at once. False if there is no such key or it had ended."""
+
+
+class TokenVerifier(Protocol):
+    """Bearer tokens of an identity provider."""
+
+    def verify(self, token: str) -> Principal | None:
+        """Whose token it is. None for everything that is not a valid one, whatever is wrong with
+        it. Raises identity_unavailable while the provider's keys cannot be had."""

@@ -88,6 +88,7 @@ CODES: dict[str, Code] = {
         Code("memory_limit_too_small", Fault.LIMIT),
         Code("out_of_memory", Fault.LIMIT),
         Code("overloaded", Fault.SYSTEM, retryable=True),
+        Code("identity_unavailable", Fault.SYSTEM, retryable=True),
         Code("database_unavailable", Fault.SYSTEM, retryable=True),
         Code("broker_unavailable", Fault.SYSTEM, retryable=True),
         Code("engine_changed", Fault.SYSTEM, retryable=True),

@@ -18,6 +18,7 @@ from service.usecases.quotas import Limiter
 from service.usecases.sweeper import Sweeper
 from service.usecases.webhooks import WebhookDesk
 from service.web import errors, openapi
+from service.web.audit import Audited
 from service.web.context import Context
 from service.web.crowd import Patience, Streams
 from service.web.metrics import Measured, Metrics, serving
@@ -25,6 +26,7 @@ from service.web.middleware import BodyCap, Envelope, Traced
 from service.web.routes import (
     api_keys,
     artifacts,
+    audit,
     connections,
     events,
     fleet,
@@ -100,6 +102,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         api_keys,
         webhooks,
         quotas,
+        audit,
         fleet,
         system,
         metrics,
@@ -111,6 +114,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
     app.add_middleware(
         Patience, seconds=settings.client_timeout_s, max_requests=settings.max_requests
     )
+    app.add_middleware(Audited)
     app.add_middleware(Envelope)
     app.add_middleware(Traced)
     app.add_middleware(Measured, metrics=measures)

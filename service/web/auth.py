@@ -1,4 +1,5 @@
-"""Who asks: an API key in `Authorization: Bearer aq_...`, and what its scopes allow."""
+"""Who asks: an API key in `Authorization: Bearer aq_...`, or a token of an identity provider in its
+place, and what its scopes allow."""
 
 from __future__ import annotations
 
@@ -18,13 +19,16 @@ from service.web.context import Context, context_of
 # The tenant of a service that runs without keys, for itself only.
 LOCAL_TENANT: Final = "default"
 MAX_KEY_CHARS: Final = 256
+MAX_TOKEN_CHARS: Final = 8192
+KEY_PREFIX: Final = "aq_"
 
 # Shows the scheme in the OpenAPI document; the answer to a missing key is ours.
 _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
     bearerFormat="aq_<id>_<secret>",
-    description="An API key, made with `python -m service keys create`. What an operation asks for "
+    description="An API key, made with `python -m service keys create` or `POST /v1/api_keys`, or a "
+    "token of the identity provider that the service is set up with. What an operation asks for "
     "is listed beside it: `jobs:read`, `jobs:write`, `artifacts:read`, `admin` (implies these "
     "three) or `operator`.",
 )
@@ -40,7 +44,7 @@ async def authenticate(request: Request) -> Principal:
     request.scope["state"] |= {"principal": principal, "tenant": principal.tenant}
     rate = await run_in_threadpool(context.limiter.count, principal.tenant)
     if rate is not None:
-        request.scope["state"]["rate"] = rate.headers()
+        request.scope["state"] |= {"rate": rate.headers(), "limited": rate.remaining < 0}
         rate.require()
     return principal
 
@@ -59,6 +63,12 @@ def _principal_of(context: Context, request: Request) -> Principal:
     if scheme.lower() != "bearer" or not text:
         raise _unauthorized("the request has no API key")
     # One answer for unknown, revoked, expired and malformed keys: it helps nobody to know which.
+    tokens = context.deps.tokens
+    if tokens is not None and not text.startswith(KEY_PREFIX):
+        principal = tokens.verify(text) if len(text) <= MAX_TOKEN_CHARS else None
+        if principal is None:
+            raise _unauthorized("the token is not valid")
+        return principal
     key = context.deps.keys.find(text) if len(text) <= MAX_KEY_CHARS else None
     if key is None:
         raise _unauthorized("the API key is not valid")

@@ -88,6 +88,7 @@ TABLE: Final[dict[str, Shown]] = {
     "memory_limit_too_small": Shown(422, "The memory limit is too small"),
     "out_of_memory": Shown(500, "Out of memory"),
     "overloaded": Shown(503, "Too many requests at once"),
+    "identity_unavailable": Shown(503, "The identity provider does not answer"),
     "database_unavailable": Shown(503, "The database does not answer"),
     "broker_unavailable": Shown(503, "The broker does not answer"),
     "engine_changed": Shown(409, "Another version is at work"),
@@ -182,6 +183,7 @@ def install(app: FastAPI) -> None:
 
 async def _on_named(request: Request, raised: Exception) -> Response:
     error = cast(ArrowQuantError, raised)
+    request.scope.setdefault("state", {})["code"] = error.code
     if TABLE[error.code].status >= 500:
         # One line: while a database is away there are many of these.
         log.warning(
@@ -205,6 +207,7 @@ async def _on_invalid(request: Request, raised: Exception) -> Response:
     first = [f"{f.pointer or 'the body'}: {f.detail}" for f in fields]
     first += [f"{p['parameter']}: {p['detail']}" for p in parameters]
     more = f" (and {len(first) - 1} more)" if len(first) > 1 else ""
+    request.scope.setdefault("state", {})["code"] = "invalid_spec"
     error = ArrowQuantError(
         "invalid_spec",
         first[0] + more,

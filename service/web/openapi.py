@@ -29,6 +29,7 @@ TAGS: Final = [
     {"name": "connections", "description": "The object stores that jobs may name."},
     {"name": "api_keys", "description": "The keys of your tenant."},
     {"name": "webhooks", "description": "Be told what happens, by signed messages."},
+    {"name": "audit", "description": "Who changed what."},
     {"name": "quotas", "description": "What tenants may have, and what they had."},
     {"name": "system", "description": "What the service is and whether it is well."},
 ]

@@ -1,8 +1,8 @@
-"""The tables of what tenants may have and what they had."""
+"""The tables of what tenants may have, what they had, and who changed what."""
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, String, Table
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, Table
 
 from service.adapters.sql.tables import UtcDateTime, metadata
 
@@ -33,4 +33,21 @@ usage = Table(
     _count("bytes_planned"),
     _count("bytes_in"),
     _count("bytes_out"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(128), nullable=False),
+    Column("time", UtcDateTime, nullable=False),
+    Column("subject", String(256), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("resource", String(512), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", String(64)),
+    Column("request_id", String(128), nullable=False),
+    Column("address", String(64), nullable=False),
+    Index(None, "tenant", "id"),
+    Index(None, "time"),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from arrowquant.http.api.api_keys import ApiKeysApi
 from arrowquant.http.api.artifacts import ArtifactsApi
+from arrowquant.http.api.audit import AuditApi
 from arrowquant.http.api.connections import ConnectionsApi
 from arrowquant.http.api.jobs import JobsApi
 from arrowquant.http.api.operation import OperationApi
@@ -19,6 +20,7 @@ from arrowquant.http.api.webhooks import WebhooksApi
 class Api(
     ApiKeysApi,
     ArtifactsApi,
+    AuditApi,
     ConnectionsApi,
     JobsApi,
     OperationApi,

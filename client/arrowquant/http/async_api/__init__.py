@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from arrowquant.http.async_api.api_keys import AsyncApiKeysApi
 from arrowquant.http.async_api.artifacts import AsyncArtifactsApi
+from arrowquant.http.async_api.audit import AsyncAuditApi
 from arrowquant.http.async_api.connections import AsyncConnectionsApi
 from arrowquant.http.async_api.jobs import AsyncJobsApi
 from arrowquant.http.async_api.operation import AsyncOperationApi
@@ -19,6 +20,7 @@ from arrowquant.http.async_api.webhooks import AsyncWebhooksApi
 class AsyncApi(
     AsyncApiKeysApi,
     AsyncArtifactsApi,
+    AsyncAuditApi,
     AsyncConnectionsApi,
     AsyncJobsApi,
     AsyncOperationApi,

@@ -14,6 +14,7 @@ from arrowquant.http.types.api_keys import (
     SecretApiKey,
 )
 from arrowquant.http.types.artifacts import Artifact, ArtifactList
+from arrowquant.http.types.audit import AuditEvent, AuditEventPage
 from arrowquant.http.types.connections import (
     Connection,
     ConnectionChange,
@@ -112,6 +113,8 @@ __all__ = [
     "Artifact",
     "ArtifactList",
     "Attempt",
+    "AuditEvent",
+    "AuditEventPage",
     "Check",
     "Connection",
     "ConnectionChange",
