@@ -110,7 +110,13 @@ def wire(settings: Settings) -> Deps:
         job_log=SqlJobLog(engine),
         figures=SqlFigures(engine, clock, settings.lease_s),
         webhooks=SqlWebhooks(engine, clock),
-        outbox=SqlOutbox(engine, clock, disable_s=settings.webhook_disable_hours * 3600.0),
+        outbox=SqlOutbox(
+            engine,
+            clock,
+            # An attempt, the lookup of the name before it, and the report after it.
+            lease_s=2 * settings.webhook_timeout_s + 2,
+            disable_s=settings.webhook_disable_hours * 3600.0,
+        ),
         sender=HttpSender(guard, clock, settings.webhook_timeout_s),
         fleet=SqlFleet(engine, clock, settings.lease_s),
         vault=vault,
