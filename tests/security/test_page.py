@@ -19,6 +19,8 @@ THREATS = (
     "Arrow in and out",
     "Zip bombs, huge bodies",
     "SSRF via S3 endpoint",
+    "SSRF via webhooks",
+    "Forged and replayed webhooks",
     "Path traversal",
     "TOCTOU on source",
     "Tenant isolation",

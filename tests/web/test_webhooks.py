@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
+from starlette.concurrency import run_in_threadpool
 
 from service.settings import Settings
 from service.wiring import Deps
+from tests.processes import free_port
 from tests.receiver import Receiver, plain
 from tests.web.conftest import MiniWorker, Submit, job_body
 
@@ -281,6 +289,44 @@ async def test_a_test_may_be_repeated(client: httpx.AsyncClient, receiver: Recei
     first, second = [await client.post(f"{where}/test", headers=headers) for _ in range(2)]
     assert first.json() == second.json()
     assert len((await client.get(f"{where}/deliveries")).json()["deliveries"]) == 1
+
+
+async def test_the_receiver_of_the_documentation(
+    client: httpx.AsyncClient, submit: Submit, worker: MiniWorker, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Webhook(" in c]
+    port = free_port()
+    body = {"url": f"http://127.0.0.1:{port}/", "events": ["job.succeeded"]}
+    secret = (await client.post(PATH, json=body)).json()["secret"]
+    program = tmp_path / "receiver.py"
+    program.write_text(code)
+    variables = {**os.environ, "WEBHOOK_SECRET": secret, "PORT": str(port)}
+    with subprocess.Popen(
+        [sys.executable, str(program)], env=variables, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            await run_in_threadpool(_until_open, port)
+            job = await submit()
+            worker.finish(job)
+            assert process.stdout is not None
+            line = await run_in_threadpool(process.stdout.readline)
+            assert line == f"job.succeeded /v1/jobs/{job}\n"
+            unsigned = httpx.post(f"http://127.0.0.1:{port}/", content=b"{}")
+            assert unsigned.status_code == 401
+        finally:
+            process.kill()
+
+
+def _until_open(port: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("the receiver did not start")
 
 
 class TestWithoutASecretKey:
