@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from arrowquant.cli import app as application
-from arrowquant.cli import inspection, remote, render, request
+from arrowquant.cli import inspection, render, request, session
 from arrowquant.errors import ArrowQuantError
 from arrowquant.http.client import Client
 from tests.client import fixtures
@@ -33,7 +33,7 @@ def connection(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
         transport = httpx.MockTransport(server)
         return Client(url, key, retries=2, transport=transport, sleep=lambda _: None)
 
-    monkeypatch.setattr(remote, "_connect", connect)
+    monkeypatch.setattr(session, "connect", connect)
     monkeypatch.setenv("ARROWQUANT_URL", URL)
     monkeypatch.setenv("ARROWQUANT_API_KEY", KEY)
     monkeypatch.setenv("COLUMNS", "100")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
 import schemathesis
 
 _numbers = itertools.count()
-#: What there is to be named in paths, in turn: parameter -> values.
+#: What there is to be named in paths, in turn: `jobs/job_id` -> values.
 _THINGS: Final = {
     name: itertools.cycle(values) for name, values in json.loads(os.environ["FUZZ_THINGS"]).items()
 }
@@ -28,6 +29,10 @@ ACROSS_FIELDS: Final = (
     "an artifact is a prefix with several objects",
     "is named twice",
     "expire_time lies in the past",
+    "the address must be https://",
+    "the URL must be https://",
+    "give either access_key_id and secret_access_key, or env, or ambient",
+    "there is no such webhook endpoint",
 )
 
 
@@ -46,8 +51,9 @@ def before_call(
     if not (case.meta and case.meta.generation.mode.is_positive):
         return
     if case.meta.phase.name.value != "stateful":
-        for parameter in (case.path_parameters or {}).keys() & _THINGS.keys():
-            case.path_parameters[parameter] = next(_THINGS[parameter])
+        for place, parameter in re.findall(r"(\w+)/{(\w+)}", case.path):
+            if f"{place}/{parameter}" in _THINGS:
+                case.path_parameters[parameter] = next(_THINGS[f"{place}/{parameter}"])
     if "Idempotency-Key" in (case.headers or {}):
         case.headers["Idempotency-Key"] = (
             f"{case.headers['Idempotency-Key'][:200]}-{next(_numbers)}"

@@ -29,8 +29,9 @@ from tests.e2e.deployment import ROOT, Api
 from tests.web.conftest import MiniWorker, write_safetensors
 
 HERE = Path(__file__).parent
-EXAMPLES = 10  #: random cases of an operation, and sequences
+EXAMPLES = 6  #: random cases of an operation, and sequences
 TENANT = "fuzz"
+URL = "https://receiver.example.com/hook"
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 SCOPES = ("jobs:read", "jobs:write", "artifacts:read", "admin", "operator")
 
@@ -80,21 +81,24 @@ def target(tmp_path: Path) -> Iterator[Target]:
 def things(target: Target) -> dict[str, list[str]]:
     """What requests may name: jobs that wait, and jobs that succeeded; the files of these."""
     worker = MiniWorker(target.deps)
-    made = []
+    jobs = []
     with Client(target.url, target.key) as client:
         for number in range(24):
             output = {"connection": "artifacts", "prefix": f"made-{number}/"}
             job = client.submit(
                 {"source": {"connection": "models", "prefix": "dream-7b/"}, "output": output}
             )
-            made.append(job["id"])
+            jobs.append(job["id"])
             if number % 3 == 0:
                 worker.finish(job["id"])
-        keys = [
-            client.create_api_key({"name": "spare", "scopes": ["jobs:read"]})["id"]
-            for _ in range(4)
-        ]
-    return {"job_id": made, "key_id": keys, "name": ["manifest.json", "part-00000.arrow"]}
+        keys = [client.create_api_key({"name": "a", "scopes": ["jobs:read"]}) for _ in range(4)]
+        hooks = [client.create_webhook_endpoint({"url": URL}) for _ in range(4)]
+    return {
+        "jobs/job_id": jobs,
+        "artifacts/name": ["manifest.json", "part-00000.arrow"],
+        "api_keys/key_id": [key["id"] for key in keys],
+        "webhook_endpoints/endpoint_id": [hook["id"] for hook in hooks],
+    }
 
 
 @pytest.fixture
@@ -104,7 +108,7 @@ def finishing(target: Target, things: dict[str, list[str]]) -> Iterator[None]:
     worker = MiniWorker(target.deps)
 
     def work() -> None:
-        seen = set(things["job_id"])
+        seen = set(things["jobs/job_id"])
         while not ended.wait(0.2):
             queued = target.deps.ledger.list_jobs(JobQuery(TENANT, (JobState.QUEUED,)))
             for job in queued:
@@ -133,7 +137,7 @@ def test_nothing_that_openapi_yaml_allows_or_forbids_breaks_the_service(
             *("run", ROOT / "openapi.yaml", "--url", target.url),
             *("--header", f"Authorization: Bearer {target.key}"),
             *("--checks", "all", "--phases", ",".join(PHASES)),
-            *("--max-examples", str(EXAMPLES), "--no-color"),
+            *("--max-examples", str(EXAMPLES), "--workers", "2", "--no-color"),
         ],
         env={
             **os.environ,

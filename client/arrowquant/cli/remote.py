@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from arrowquant.cli import follow, render, request
+from arrowquant.cli import follow, render, request, session
+from arrowquant.cli.session import DEFAULT_URL, AsJson, Key, Url
 from arrowquant.errors import JobFailed
-from arrowquant.http.client import DEFAULT_URL, Client
 
-Url = Annotated[
-    str,
-    typer.Option(envvar="ARROWQUANT_URL", help="Address of the server.", show_default=True),
-]
-Key = Annotated[str, typer.Option(envvar="ARROWQUANT_API_KEY", help="API key.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 
 
@@ -76,7 +69,7 @@ def submit(
     }
     if name:
         body["name"] = name
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         job = client.submit(body)
         if not watch:
             _show(job, as_json)
@@ -90,7 +83,7 @@ def submit(
 
 def status(job: JobId, url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:
     """Show a job as it is now."""
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         value = client.get(job)
     _show(value, as_json)
     if value.get("error") and not as_json:
@@ -104,7 +97,7 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as JSON.")] = False,
 ) -> None:
     """Follow a job until it has ended. Exit code 1 when it did not succeed."""
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         value = follow.watch(client, job, as_json=as_json)
     if as_json:
         if value.get("state") != "SUCCEEDED":
@@ -123,7 +116,7 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """List jobs, newest first."""
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         found = list(
             client.list(state=state.upper() if state else None, name=name, label=label, limit=limit)
         )
@@ -137,13 +130,13 @@ def list_jobs(
 
 def cancel(job: JobId, url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:
     """Stop a job. Nothing half-written stays behind."""
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         _show(client.cancel(job), as_json)
 
 
 def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:
     """Continue a failed or cancelled job where it stopped."""
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         _show(client.retry(job), as_json)
 
 
@@ -157,7 +150,7 @@ def logs(
 ) -> None:  # fmt: skip
     """Print the events of a job."""
     console = render.stdout()
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         for event in client.watch(job, after) if follow_ else client.events(job, after):
             if as_json:
                 render.as_json(event)
@@ -173,7 +166,7 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Download the artifact of a job, checking every byte. Started again, it goes on."""
-    with closing(_connect(url, key)) as client:
+    with session.connect(url, key) as client:
         total = sum(int(row.get("bytes") or 0) for row in client.artifacts(job))
         with follow.bar(render.stderr()) as bar:
             task = bar.add_task("fetching", total=total)
@@ -183,11 +176,6 @@ def fetch(
     else:
         render.line(f"{render.size(total)} in {render.clean(folder)}, every digest right")
         render.line(f"Next: [bold]arrowquant inspect {render.clean(folder)}[/]")
-
-
-def _connect(url: str, key: str) -> Client:
-    # A person waits: say soon that nobody answers.
-    return Client(url, key, retries=2)
 
 
 def _show(job: Mapping[str, Any], as_json: bool) -> None:

@@ -143,6 +143,11 @@ def parse_time(text: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def now() -> datetime:
+    """The present moment, with its offset."""
+    return datetime.now(UTC)
+
+
 def job(value: Mapping[str, Any]) -> Table:
     """One job, everything that is known in a few lines."""
     progress = value.get("progress") or {}

@@ -6,11 +6,14 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from arrowquant.errors import ArrowQuantError
 
+_SPAN = re.compile(r"(?P<number>[0-9]{1,5})(?P<unit>[dhm])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 _PLACE = re.compile(r"(?P<connection>[a-z0-9][a-z0-9_-]{0,62}):(?!//)(?P<prefix>.*)", re.DOTALL)
 
 
@@ -79,6 +82,17 @@ def labels(texts: list[str] | None) -> dict[str, str]:
             raise usage(f"--label {text!r} is not of the form key=value")
         result[key] = value
     return result
+
+
+def moment(text: str, what: str) -> str:
+    """A time from now on (`90d`, `12h`, `30m`), or an RFC 3339 time as it is."""
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        if "T" not in text:
+            raise usage(f"{what} {text!r} is no time", "Write 90d, 12h, or 2027-01-31T00:00:00Z.")
+        return text
+    span = timedelta(**{_UNITS[match["unit"]]: int(match["number"])})
+    return (datetime.now(UTC) + span).isoformat(timespec="seconds")
 
 
 def _rule(text: str) -> dict[str, Any]:
