@@ -141,19 +141,19 @@ def test_json_everywhere(server: FakeServer, tmp_path: Path) -> None:
     assert json.loads(run("status", "job_0", "--json").stdout)["id"] == "job_0"
     assert len(json.loads(run("list", "--json").stdout)) == 1
     assert json.loads(run("cancel", "job_0", "--json").stdout)["state"] == "CANCELLED"
-    lines = run("logs", "job_0", "--json").stdout.splitlines()
+    lines = run("events", "job_0", "--json").stdout.splitlines()
     assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3, 4, 5]
     got = json.loads(run("fetch", "job_0", tmp_path / "got", "--json").stdout)
     assert got["bytes"] > 0
     assert "arrowquant" in json.loads(run("version", "--json").stdout)
 
 
-def test_lists_and_logs(server: FakeServer) -> None:
+def test_lists_and_events(server: FakeServer) -> None:
     assert "no jobs" in run("list").stdout
     server.add("first")
     text = run("list").stdout
     assert re.search(r"job_0\s+first\s+QUEUED\s+0 %\s+2026-01-0", text)
-    assert re.search(r"2 .* progress .*percent 50.0", run("logs", "job_0").stdout)
+    assert re.search(r"2 .* progress .*percent 50.0", run("events", "job_0").stdout)
 
 
 def test_fetch_then_inspect(server: FakeServer, tmp_path: Path) -> None:

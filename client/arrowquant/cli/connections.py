@@ -55,8 +55,10 @@ def add(
     ambient: Annotated[bool, typer.Option("--ambient", help="Use the role of the service, if the operator allows it.")] = False,
     url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Add a bucket. Unless --env or --ambient is given, the credentials are taken from
-    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and stored encrypted."""
+    """Add a bucket with credentials from the environment.
+
+    Unless --env or --ambient is given they are taken from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+    and AWS_SESSION_TOKEN. The service stores them encrypted and never shows them again."""
     body: ConnectionRequest = {
         "name": name, "bucket": bucket, "prefixes": prefix, "endpoint_url": endpoint,
         "region": region, "credentials": _credentials(env, ambient),

@@ -35,7 +35,7 @@ def list_keys(
     with session.connect(url, key) as client:
         found = list(client.iter_api_keys(limit=limit))
     rows = (
-        (k["id"], k["name"], _state(k), ",".join(k["scopes"]), render.when(k["last_use_time"]))
+        (k["id"], k["name"], _state(k), ", ".join(k["scopes"]), render.when(k["last_use_time"]))
         for k in found
     )
     names = ("key", "name", "state", "scopes", "last used")

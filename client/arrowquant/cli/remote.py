@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from arrowquant.cli import follow, render, request, session
-from arrowquant.cli.session import DEFAULT_URL, AsJson, Key, Url
+from arrowquant.cli.session import DEFAULT_URL, AsJson, Key, Url, Yes
 from arrowquant.errors import JobFailed
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
@@ -17,7 +17,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to the application."""
-    for command in (submit, status, watch, list_jobs, cancel, retry, logs, fetch):
+    for command in (submit, status, watch, list_jobs, cancel, retry, events, logs, fetch, delete):
         name = "list" if command is list_jobs else None
         app.command(name, rich_help_panel=panel)(command)
 
@@ -140,7 +140,7 @@ def retry(job: JobId, url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = F
         _show(client.retry(job), as_json)
 
 
-def logs(
+def events(
     job: JobId,
     follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
     after: Annotated[int, typer.Option(min=0, help="Only events past this number.")] = 0,
@@ -148,7 +148,7 @@ def logs(
     key: Key = "",
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Print the events of a job."""
+    """Print what happened to a job: states, progress, warnings."""
     console = render.stdout()
     with session.connect(url, key) as client:
         for event in client.watch(job, after) if follow_ else client.events(job, after):
@@ -156,6 +156,42 @@ def logs(
                 render.as_json(event)
             else:
                 console.print(render.event(event), soft_wrap=True)
+
+
+def logs(
+    job: JobId,
+    follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    level: Annotated[str | None, typer.Option(help="debug, info, warning or error: from there up.")] = None,
+    tensor: Annotated[str | None, typer.Option(help="Only lines about this tensor.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only lines past this number.")] = 0,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Print what the workers wrote about a job."""
+    console = render.stdout()
+    with session.connect(url, key) as client:
+        for line in client.logs(job, after, level=level, tensor=tensor, follow=follow_):
+            if as_json:
+                render.as_json(line)
+            else:
+                console.print(render.log_line(line), soft_wrap=True)
+
+
+def delete(
+    job: JobId,
+    artifacts: Annotated[bool, typer.Option("--artifacts", help="Delete the artifact in the store too.")] = False,
+    yes: Yes = False,
+    url: Url = DEFAULT_URL,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Delete a job that has ended. Its artifact stays unless you ask for more."""
+    if artifacts and not yes:
+        typer.confirm(f"Delete the artifact of {job} for good?", abort=True, err=True)
+    with session.connect(url, key) as client:
+        client.delete_job(job, artifacts="delete" if artifacts else "keep")
+    session.answer({"deleted": job}, as_json, f"{render.clean(job)} is deleted")
 
 
 def fetch(

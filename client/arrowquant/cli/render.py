@@ -227,3 +227,17 @@ def event(value: Mapping[str, Any]) -> str:
             parts.append(f"[dim]{clean(key)}[/] {clean(text)}")
     number, kind = value.get("seq", ""), value.get("type", "")
     return f"{number:>5}  {when(value.get('time'))}  [bold]{clean(kind):<8}[/]  {'  '.join(parts)}"
+
+
+def log_line(value: Mapping[str, Any]) -> str:
+    """One line of a job's log."""
+    level, data = str(value.get("level", "")), value.get("data") or {}
+    about = [
+        f"[dim]{name}[/] {clean(value[name])}" for name in ("unit", "tensor") if value.get(name)
+    ]
+    about += [f"[dim]{clean(key)}[/] {clean(item)}" for key, item in data.items()]
+    colour = {"warning": "yellow", "error": "red"}.get(level, "dim")
+    return (
+        f"{value.get('seq', ''):>5}  {when(value.get('time'))}  [{colour}]{clean(level):<7}[/]  "
+        f"[bold]{clean(value.get('event', ''))}[/]  {'  '.join(about)}"
+    )

@@ -15,11 +15,13 @@ from arrowquant.http.client import core_of, ignore, listing
 from arrowquant.http.core import Policy
 from arrowquant.http.download import PARALLEL, fetch, in_order
 from arrowquant.http.follow import follow, history, wait
+from arrowquant.http.logs import lines
 from arrowquant.http.types import (
     Artifact,
     Event,
     Job,
     JobRequest,
+    LogLine,
     Plan,
     PlanBody,
     Ready,
@@ -86,6 +88,19 @@ class AsyncClient(AsyncApi):
     ) -> Job:
         """Wait for a job to end and return it. Raises JobFailed unless it succeeded."""
         return cast(Job, await self._run(wait(self._core, job_id, timeout), on_event))
+
+    def logs(
+        self,
+        job_id: str,
+        after: int = 0,
+        *,
+        level: str | None = None,
+        tensor: str | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[LogLine]:
+        """The log of a job, from `level` up; with `follow` until the job has ended."""
+        script = lines(self._core, job_id, after, level, tensor, follow=follow)
+        return self._each(Play(script))
 
     def tensors(self, job_id: str, state: TensorState | None = None) -> AsyncIterator[Tensor]:
         """What became of every tensor."""

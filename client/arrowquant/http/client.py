@@ -15,11 +15,13 @@ from arrowquant.http.calls import Call, Play
 from arrowquant.http.core import Core, Policy
 from arrowquant.http.download import PARALLEL, fetch, in_order
 from arrowquant.http.follow import follow, history, wait
+from arrowquant.http.logs import lines
 from arrowquant.http.types import (
     Artifact,
     Event,
     Job,
     JobRequest,
+    LogLine,
     Plan,
     PlanBody,
     Ready,
@@ -108,6 +110,19 @@ class Client(Api):
     ) -> Job:
         """Wait for a job to end and return it. Raises JobFailed unless it succeeded."""
         return cast(Job, self._run(wait(self._core, job_id, timeout), on_event))
+
+    def logs(
+        self,
+        job_id: str,
+        after: int = 0,
+        *,
+        level: str | None = None,
+        tensor: str | None = None,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        """The log of a job, from `level` up; with `follow` until the job has ended."""
+        script = lines(self._core, job_id, after, level, tensor, follow=follow)
+        return self._each(Play(script))
 
     def tensors(self, job_id: str, state: TensorState | None = None) -> Iterator[Tensor]:
         """What became of every tensor."""

@@ -1,0 +1,161 @@
+"""The command line against the real application: every command, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from typer.testing import CliRunner, Result
+
+from arrowquant.cli import app as application
+from service.domain.access import Scope
+from service.wiring import Deps
+from tests.web.conftest import MiniWorker
+
+Run = Callable[..., Result]
+# Commands whose lines are copied: they are never folded.
+COPIED = {"fetch", "events", "logs", "keys", "webhooks"}
+SUBMIT = ("submit", "models:tiny/", "artifacts:out/")
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """The server is in this process: what it logs is not what the command prints."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def run(quiet: None, live: str, deps: Deps, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command with a key that may do everything."""
+    key = deps.keys.create("acme", "everything", frozenset(Scope))[1]
+    monkeypatch.setenv("ARROWQUANT_URL", live)
+    monkeypatch.setenv("ARROWQUANT_API_KEY", key)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def command(*words: str | Path, code: int = 0) -> Result:
+        result = CliRunner().invoke(application.app, [str(word) for word in words])
+        assert result.exit_code == code, result.output + repr(result.exception)
+        assert "Traceback" not in result.output
+        if "--json" not in words and words[0] not in COPIED:
+            assert max(map(len, result.stdout.splitlines()), default=0) <= 80
+        return result
+
+    return command
+
+
+def answer(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_a_job_from_submission_to_deletion(run: Run, worker: MiniWorker, tmp_path: Path) -> None:
+    job = answer(run(*SUBMIT, "--bits", "4", "--json"))["id"]
+    assert "QUEUED" in run("status", job).stdout
+    threading.Thread(target=worker.finish, args=(job,)).start()
+    assert "SUCCEEDED" in run("watch", job).stdout
+    assert "SUCCEEDED" in run("list").stdout
+    assert [row["id"] for row in answer(run("list", "--json"))] == [job]
+    assert "state" in run("events", job).stdout
+    run("logs", job, "--follow")
+    run("logs", job, "--json", "--level", "warning", "--tensor", "x")
+    run("fetch", job, tmp_path / "got")
+    assert (tmp_path / "got" / "manifest.json").exists()
+    assert "error[job_terminal]" in run("cancel", job, code=2).stderr
+    assert "is deleted" in run("delete", job, "--artifacts", "--yes").stdout
+    assert "error[not_found]" in run("status", job, code=2).stderr
+
+
+def test_deleting_an_artifact_asks_first(run: Run, worker: MiniWorker) -> None:
+    job = answer(run(*SUBMIT, "--json"))["id"]
+    run("cancel", job)
+    run("delete", job, "--artifacts", code=1)
+    assert "CANCELLED" in run("status", job).stdout
+    assert answer(run("delete", job, "--json")) == {"deleted": job}
+
+
+def test_keys(run: Run) -> None:
+    made = answer(
+        run("keys", "create", "nightly", "--scope", "jobs:read", "--expires", "90d", "--json")
+    )
+    assert made["secret"].startswith("aq_")
+    assert "nightly" in run("keys", "list").stdout
+    assert made["id"] in {key["id"] for key in answer(run("keys", "list", "--json"))}
+    assert "jobs:read" in run("keys", "show", made["id"]).stdout
+    turned = run("keys", "rotate", made["id"], "--grace", "60")
+    assert "export ARROWQUANT_API_KEY=aq_" in turned.stdout
+    assert "shown this once" in turned.stderr
+    assert made["secret"] not in turned.output
+    assert "is revoked" in run("keys", "revoke", made["id"]).stdout
+    assert "revoked" in run("keys", "show", made["id"]).stdout
+    assert (
+        "error[usage]"
+        in run("keys", "create", "x", "--scope", "admin", "--expires", "soon", code=2).stderr
+    )
+
+
+def test_connections(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run("connections", "list").stdout
+    assert "models" in text
+    assert "operator" in text
+    assert {row["name"] for row in answer(run("connections", "list", "--json"))} == {
+        *("models", "artifacts"),
+    }
+    add = ("connections", "add", "mine", "--bucket", "b", "--prefix", "models/")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    assert "AWS_ACCESS_KEY_ID is not set" in run(*add, code=2).stderr
+    assert "exclude each other" in run(*add, "--env", "x", "--ambient", code=2).stderr
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    refused = run(*add, "--endpoint", "http://127.0.0.1:9000", code=2)
+    assert "very-secret" not in refused.output
+    for command in ("show", "test", "remove"):
+        assert "error[not_found]" in run("connections", command, "nobody", code=2).stderr
+
+
+def test_webhooks(run: Run) -> None:
+    assert run("webhooks", "list").stdout == "no endpoints\n"
+    assert answer(run("webhooks", "list", "--json")) == []
+    made = run("webhooks", "add", "https://127.0.0.1/hook", "--event", "job.failed")
+    assert "secret whsec_" in made.stdout
+    assert "shown this once" in made.stderr
+    (endpoint,) = answer(run("webhooks", "list", "--json"))
+    id_ = endpoint["id"]
+    assert id_ in run("webhooks", "list").stdout
+    assert "job.failed" in run("webhooks", "show", id_).stdout
+    sent = answer(run("webhooks", "test", id_, "--json"))["id"]
+    assert "ping" in run("webhooks", "deliveries", id_).stdout
+    assert [row["id"] for row in answer(run("webhooks", "deliveries", id_, "--json"))] == [sent]
+    run("webhooks", "delivery", sent)
+    assert answer(run("webhooks", "delivery", sent, "--json"))["id"] == sent
+    assert "secret whsec_" in run("webhooks", "rotate", id_, "--grace", "60").stdout
+    assert "disabled" in run("webhooks", "disable", id_).stdout
+    assert "enabled" in run("webhooks", "enable", id_).stdout
+    assert "is removed" in run("webhooks", "remove", id_).stdout
+    for command in ("show", "test", "deliveries", "rotate", "enable", "disable", "remove"):
+        assert "error[not_found]" in run("webhooks", command, "wh_0", code=2).stderr
+    for command in ("delivery", "redeliver"):
+        assert "error[not_found]" in run("webhooks", command, "msg_0", code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["quota", "usage", "queues", "workers list"])
+def test_what_there_is_to_use(run: Run, command: str) -> None:
+    assert run(*command.split()).stdout
+    answer(run(*command.split(), "--json"))
+
+
+def test_draining_a_worker_that_is_not_there(run: Run) -> None:
+    assert "error[not_found]" in run("workers", "drain", "nobody", code=2).stderr
+
+
+@pytest.mark.parametrize("group", ["keys", "connections", "webhooks", "workers"])
+def test_groups_explain_themselves(run: Run, group: str) -> None:
+    text = CliRunner().invoke(application.app, [group, "--help"]).stdout
+    assert "list" in text
