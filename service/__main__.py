@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+secrets = typer.Typer(help="What users have handed over, encrypted.", no_args_is_help=True)
+app.add_typer(secrets, name="secrets")
 
 
 @app.callback(invoke_without_command=True)
@@ -158,6 +160,23 @@ def _moment(text: str, now: datetime) -> datetime:
             param_hint="--expires",
         )
     return moment
+
+
+@secrets.command("rotate")
+def rotate_secrets() -> None:
+    """Encrypt everything again under the first of ARROWQUANT_SECRET_KEYS. Safe to repeat, and while
+    the service runs. Ends with 1 if there are secrets that none of the keys opens."""
+    from service.wiring import wire
+
+    settings = Settings.load()
+    if not settings.secret_keys:
+        raise InvalidSettings("ARROWQUANT_SECRET_KEYS: set the new key, a comma, and the old one")
+    deps = wire(settings)
+    found = deps.sealed.reseal()
+    deps.close()
+    typer.echo(f"{found.done} secrets encrypted again, {found.lost} that no key opens")
+    if found.lost:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
 from service.adapters.sql.outbox import SqlOutbox
 from service.adapters.sql.quotas import SqlQuotas
+from service.adapters.sql.secrets import SqlSecrets
 from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
@@ -46,7 +47,6 @@ class Deps:
     """Everything the API and the workers reach the outside through.
 
     tokens    who tokens of an identity provider belong to, if one is configured
-    sealed    the tables that hold secrets, for a change of keys
     cleanups  to call when the process ends, last one first
     """
 
@@ -68,8 +68,8 @@ class Deps:
     outbox: Outbox
     sender: Sender
     connections: ConnectionBook
+    sealed: Sealed
     tokens: TokenVerifier | None = None
-    sealed: tuple[Sealed, ...] = ()
     cleanups: tuple[Callable[[], None], ...] = ()
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ def wire(settings: Settings) -> Deps:
     bell = CeleryBell(settings.resolved_broker_url, settings.data_dir)
     vault = AesGcmVault(settings.secret_keys)
     guard = Guard(EgressPolicy.of(settings.egress_allow))
-    book = SqlConnections(engine, vault)
+    book = SqlConnections(engine)
     configured = ConfiguredStores(settings.connections)
     return Deps(
         settings=settings,
@@ -122,7 +122,7 @@ def wire(settings: Settings) -> Deps:
         vault=vault,
         egress=guard,
         connections=book,
-        sealed=(book,),
+        sealed=SqlSecrets(engine, vault),
         cleanups=(engine.dispose, bell.close),
     )
 

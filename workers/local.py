@@ -21,6 +21,7 @@ from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
 from service.adapters.sql.outbox import SqlOutbox
 from service.adapters.sql.quotas import SqlQuotas
+from service.adapters.sql.secrets import SqlSecrets
 from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
 from service.adapters.vault import AesGcmVault
@@ -188,7 +189,8 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         vault=vault,
         egress=guard,
         fleet=SqlFleet(engine, clock, settings.lease_s),
-        connections=SqlConnections(engine, vault),
+        connections=SqlConnections(engine),
+        sealed=SqlSecrets(engine, vault),
         cleanups=(engine.dispose,),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 KEY_BYTES: Final = 32
@@ -30,11 +31,19 @@ class Vault(Protocol):
         """A digest of data that may hold a weak secret: keyed, so that it cannot be searched."""
 
 
-class Sealed(Protocol):
-    """A table with secrets in it."""
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """How many secrets were encrypted again, and how many no key at hand opens."""
 
-    def reseal(self) -> int:
-        """Encrypt what is stale again, under the first key; how many rows there were."""
+    done: int
+    lost: int
+
+
+class Sealed(Protocol):
+    """Everything that is kept sealed."""
+
+    def reseal(self) -> Resealed:
+        """Encrypt again, under the first key, what another one has encrypted."""
 
 
 def decode_key(text: str) -> bytes:

@@ -124,10 +124,11 @@ class GuardedSession(URLLib3Session):
     """botocore's session with the guard in it. Takes verification and times from the one it replaces."""
 
     def __init__(self, guard: Guard, endpoint_url: str, bucket: str, replaced: Any) -> None:
+        times: Any = (replaced._timeout.connect_timeout, replaced._timeout.read_timeout)
         super().__init__(
             verify=replaced._verify,
             proxies={},
-            timeout=replaced._timeout,
+            timeout=times,
             max_pool_connections=replaced._max_pool_connections,
             socket_options=replaced._socket_options,
         )

@@ -68,7 +68,7 @@ class S3Store:
         full = self._full(key)
         with translated(self._where(key)):
             head = self._clients.get().head_object(Bucket=self._bucket, Key=full)
-        return ObjectInfo(key, head["ContentLength"], head["ETag"].strip('"'))
+            return ObjectInfo(key, head["ContentLength"], head["ETag"].strip('"'))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """In the server's order: S3 sorts by key, some others by folder."""
@@ -116,7 +116,7 @@ class S3Store:
                 if not (_repeated(error) and if_absent and self._holds(key, data)):
                     raise
                 return self.stat(key)
-        return ObjectInfo(key, len(data), done["ETag"].strip('"'))
+            return ObjectInfo(key, len(data), done["ETag"].strip('"'))
 
     def create(self, key: str) -> S3Upload:
         return S3Upload(

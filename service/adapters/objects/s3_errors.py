@@ -19,7 +19,13 @@ _BUSY = {
     *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"),
     *("TooManyRequests", "BandwidthLimitExceeded", "ConditionalRequestConflict"),
 }
+_CONDITIONS = {"PreconditionFailed", "InvalidRange"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "EntityStorageFull", "InsufficientStorage"}
+_KNOWN = _GONE | _DENIED | _BUSY | _FULL | _CONDITIONS
+
+
+def _told(code: str, status: int) -> str:
+    return f"{code} (status {status})" if code else f"status {status}"
 
 
 @contextmanager
@@ -32,6 +38,7 @@ def translated(where: dict[str, Any], *, writing: bool = False) -> Iterator[None
         ParamValidationError,
         PartialCredentialsError,
     )
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     try:
@@ -44,6 +51,9 @@ def translated(where: dict[str, Any], *, writing: bool = False) -> Iterator[None
         raise ArrowQuantError(
             "location_not_allowed", "the bucket or key is not valid for S3", where=where
         ) from None
+    except (ResponseParserError, KeyError, TypeError, ValueError, AttributeError):
+        # What every answer of S3 has is not there, or is something else.
+        raise unavailable("it does not answer as S3 does", where) from None
     except (BotoCoreError, HTTPError, http.client.HTTPException, OSError) as error:
         # Their texts may hold signed URLs; the kind of error says enough.
         raise unavailable(type(error).__name__, where) from None
@@ -66,12 +76,15 @@ def changed(detail: str, where: dict[str, Any]) -> ArrowQuantError:
 
 
 def _from_response(response: Any, where: dict[str, Any], writing: bool) -> Exception:
-    code = str(response.get("Error", {}).get("Code", ""))
+    said = str(response.get("Error", {}).get("Code", ""))
+    # The text is the store's, and the store may be anything that a user made us ask: only words
+    # that we know are passed on.
+    code = said if said in _KNOWN else ""
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if code == "NoSuchUpload":
+    if said == "NoSuchUpload":
         return LeaseLost(f"the upload of {where.get('object')} was aborted by someone else")
     if code in _FULL or status == 507:
-        return ArrowQuantError("no_space", f"the object store is full ({code})", where=where)
+        return ArrowQuantError("no_space", "the object store is full", where=where)
     if code in _GONE or status == 404:
         what = "bucket" if code == "NoSuchBucket" else "object"
         return ArrowQuantError("source_not_found", f"no such {what}", where=where)
@@ -87,16 +100,16 @@ def _from_response(response: Any, where: dict[str, Any], writing: bool) -> Excep
     if code == "InvalidRange" or status == 416:
         return changed("it is shorter than it was", where)
     if code in _BUSY or status >= 500 or status in (409, 429, 408):
-        return unavailable(f"{code} ({status})", where)
+        return unavailable(_told(code, status), where)
     # What is left is a request that the store refuses: 401, 403, a redirect to another region...
-    return _denied(code, where, writing, f"status {status}")
+    return _denied(code, where, writing, _told(code, status))
 
 
 def _denied(code: str, where: dict[str, Any], writing: bool, what: str) -> ArrowQuantError:
-    known = code in _DENIED or "Credentials" in code
+    known = code in _DENIED or code == "NoCredentials"
     return ArrowQuantError(
         "storage_access_denied" if writing else "source_access_denied",
-        f"the object store refused the request: {code} ({what})",
+        f"the object store refused the request: {what}",
         "Check the connection's credentials and its region, and what they may do on the bucket."
         if known
         else "Check the connection: endpoint, bucket, region and credentials.",

@@ -113,7 +113,7 @@ class S3Upload:
         if not self._upload_id:
             with translated(self._where, writing=True):
                 begun = self._client.create_multipart_upload(**self._target)
-            self._upload_id = begun["UploadId"]
+                self._upload_id = begun["UploadId"]
         spare = bytearray()
         if len(self._sending) >= IN_FLIGHT:
             spare = self._sending.popleft().result()
@@ -129,7 +129,7 @@ class S3Upload:
             part = self._client.upload_part(
                 **self._target, UploadId=self._upload_id, PartNumber=number, Body=body
             )
-        self._etags[number] = part["ETag"]
+            self._etags[number] = part["ETag"]
         return buffer
 
     def _put(self) -> str:
@@ -137,7 +137,7 @@ class S3Upload:
         body: Any = self._buffer
         with translated(self._where, writing=True):
             done = self._client.put_object(**self._target, Body=body)
-        return done["ETag"].strip('"')
+            return done["ETag"].strip('"')
 
     def _finish(self) -> str:
         parts: Any = [{"PartNumber": n, "ETag": tag} for n, tag in sorted(self._etags.items())]
@@ -146,21 +146,20 @@ class S3Upload:
                 done = self._client.complete_multipart_upload(
                     **self._target, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
                 )
+                return done["ETag"].strip('"')
         except LeaseLost:
             # Or the answer to our first try was lost, and it was done.
             etag = self._expected_etag()
             if etag is None or self._present_etag() != etag:
                 raise
             return etag
-        return done["ETag"].strip('"')
 
     def _present_etag(self) -> str | None:
         try:
             with translated(self._where):
-                head = self._client.head_object(**self._target)
+                return self._client.head_object(**self._target)["ETag"].strip('"')
         except ArrowQuantError:
             return None
-        return head["ETag"].strip('"')
 
     def _expected_etag(self) -> str | None:
         """What S3 makes of the parts' MD5s; None where the store's tags are something else."""

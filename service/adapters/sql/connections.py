@@ -15,7 +15,6 @@ from service.adapters.sql.tables import jobs
 from service.domain.connections import S3Place, StoredConnection
 from service.domain.errors import ArrowQuantError
 from service.domain.job import TERMINAL, JobState
-from service.domain.vault import Vault
 
 _KEPT = ("id", "tenant", "name", "credentials", "reference", "sealed", "version", "create_time")
 _TIMES = ("update_time", "credentials_time")
@@ -23,11 +22,10 @@ _ACTIVE = [state for state in JobState if state not in TERMINAL]
 
 
 class SqlConnections:
-    """`ConnectionBook`, and `Sealed`. Changes look at the jobs in the transaction that writes."""
+    """`ConnectionBook`. Changes look at the jobs in the transaction that writes."""
 
-    def __init__(self, engine: Engine, vault: Vault) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._db = Database(engine)
-        self._vault = vault
 
     def add(self, connection: StoredConnection) -> None:
         try:
@@ -60,25 +58,6 @@ class SqlConnections:
         with self._db.write() as db:
             _refuse_if_used(db, tenant, name)
             return db.execute(delete(connections).where(*_named(tenant, name))).rowcount == 1
-
-    def reseal(self) -> int:
-        """Encrypt under the first key what another one has encrypted."""
-        with self._db.read() as db:
-            query = select(connections).where(connections.c.sealed.is_not(None))
-            found = [_record(row) for row in db.execute(query).mappings()]
-        return sum(self._sealed_again(connection) for connection in found)
-
-    def _sealed_again(self, connection: StoredConnection) -> bool:
-        sealed = connection.sealed
-        if sealed is None or not self._vault.stale(sealed):
-            return False
-        context = connection.context
-        again = self._vault.seal(context, self._vault.open(context, sealed))
-        # Not over credentials that somebody gave meanwhile.
-        this = (connections.c.id == connection.id, connections.c.sealed == sealed)
-        with self._db.write() as db:
-            change = update(connections).where(*this).values(sealed=again)
-            return db.execute(change).rowcount == 1
 
 
 def _named(tenant: str, name: str) -> tuple[Any, ...]:
