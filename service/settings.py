@@ -118,6 +118,8 @@ class Settings(BaseSettings):
     max_streams_per_tenant: int = Field(200, ge=0)
     max_requests: int = Field(4000, ge=1)
     max_body_bytes: ByteSize = ByteSize(2**20)
+    max_batch_bytes: ByteSize = ByteSize(100 * 2**20)
+    max_batch_lines: int = Field(50_000, ge=1, le=1_000_000)
     retention_days: int | None = Field(None, ge=1, le=3650)
     tenant_retention_days: dict[str, Annotated[int, Field(ge=1, le=3650)]] = {}
     webhook_timeout_s: float = Field(15.0, ge=1, le=30)

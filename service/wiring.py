@@ -9,7 +9,7 @@ from service.adapters.celery_bell import CeleryBell
 from service.adapters.egress import Guard
 from service.adapters.objects.connections import ConfiguredStores
 from service.adapters.objects.named import NamedStores
-from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
+from service.adapters.sql import SqlBatches, SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
 from service.adapters.sql.audit import SqlAuditLog
 from service.adapters.sql.connections import SqlConnections
 from service.adapters.sql.engine import make_engine, migrate
@@ -24,6 +24,7 @@ from service.adapters.vault import AesGcmVault
 from service.adapters.webhook_sender import HttpSender
 from service.domain.access import KeyRing, TokenVerifier
 from service.domain.audit import AuditLog
+from service.domain.batch import BatchLedger
 from service.domain.connections import ConnectionBook
 from service.domain.egress import Egress, EgressPolicy
 from service.domain.figures import FigureSource
@@ -52,6 +53,7 @@ class Deps:
 
     settings: Settings
     ledger: Ledger
+    batches: BatchLedger
     keys: KeyRing
     quotas: Quotas
     audit: AuditLog
@@ -89,16 +91,18 @@ def wire(settings: Settings) -> Deps:
     guard = Guard(EgressPolicy.of(settings.egress_allow))
     book = SqlConnections(engine)
     configured = ConfiguredStores(settings.connections)
+    ledger = SqlLedger(
+        engine,
+        clock,
+        lease_s=settings.lease_s,
+        max_attempts=settings.max_attempts,
+        keep_days=settings.keep_days,
+        quota=settings.quota,
+    )
     return Deps(
         settings=settings,
-        ledger=SqlLedger(
-            engine,
-            clock,
-            lease_s=settings.lease_s,
-            max_attempts=settings.max_attempts,
-            keep_days=settings.keep_days,
-            quota=settings.quota,
-        ),
+        ledger=ledger,
+        batches=SqlBatches(engine, clock, ledger),
         quotas=SqlQuotas(engine, clock, settings.quota),
         audit=SqlAuditLog(engine, clock, settings.audit_keep),
         tokens=_tokens(settings),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.adapters.egress import Guard
-from service.adapters.sql import SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
+from service.adapters.sql import SqlBatches, SqlIdempotencyStore, SqlJobLog, SqlKeyRing, SqlLedger
 from service.adapters.sql.audit import SqlAuditLog
 from service.adapters.sql.connections import SqlConnections
 from service.adapters.sql.engine import make_engine, migrate
@@ -174,6 +174,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
     return Deps(
         settings=settings,
         ledger=ledger,
+        batches=SqlBatches(engine, clock, ledger),
         keys=SqlKeyRing(engine, clock),
         quotas=SqlQuotas(engine, clock, NO_LIMITS),
         audit=SqlAuditLog(engine, clock, None),

@@ -136,8 +136,12 @@ class BatchStage(Protocol):
     def taken(self) -> list[int]:
         """Numbers of the lines whose output another job writes to that has not ended."""
 
+    def size(self, nbytes: int, numbers: Sequence[int]) -> None:
+        """Note how many bytes of their source these lines read each."""
+
     def accept(self, total: int) -> BatchRecord:
-        """Queue every line, in one transaction. Raises output_in_use when somebody was quicker."""
+        """Queue every line, in one transaction. Raises output_in_use when somebody was quicker,
+        quota_exceeded when the tenant may not have so many."""
 
 
 class BatchLedger(Protocol):

@@ -100,10 +100,20 @@ CODES: dict[str, Code] = {
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One wrong field of a request: an RFC 6901 pointer into the body and what is wrong there."""
+    """One wrong field of a request: an RFC 6901 pointer into the body and what is wrong there.
+
+    line, code  in a body of many lines: which one, from 1, and the error's code
+    """
 
     pointer: str
     detail: str
+    line: int | None = None
+    code: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form, without what is not said."""
+        first: dict[str, Any] = {"line": self.line, "code": self.code} if self.line else {}
+        return first | {"pointer": self.pointer, "detail": self.detail}
 
 
 @dataclass(eq=False)

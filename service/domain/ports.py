@@ -297,8 +297,19 @@ class IdempotencyStore(Protocol):
         """None: the key is new and is now ours. Otherwise what is stored."""
 
     def finish(
-        self, tenant: str, path: str, key: str, status: int, headers: dict[str, str], body: bytes
-    ) -> None: ...
+        self,
+        tenant: str,
+        path: str,
+        key: str,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        fingerprint: str | None = None,
+    ) -> None:
+        """Keep the answer; with `fingerprint` what is only now known of a body that was streamed."""
+
+    def renew(self, tenant: str, path: str, key: str) -> None:
+        """The request is still running: nobody is to take it for dead."""
 
     def forget(self, tenant: str, path: str, key: str) -> None:
         """The request failed before it did anything: the key may be used again."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from service import tracing
@@ -34,10 +34,8 @@ class Accepted:
 
 def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webhooks) -> NewJob:
     """The job as it would be stored. Raises what makes it impossible."""
-    _no_nul(request)
-    _known_endpoints(request, tenant, webhooks)
-    if request.output.prefix.endswith(".safetensors"):
-        raise _invalid("/output/prefix", "the output is a folder: it cannot end in .safetensors")
+    check_notify(request, lambda: endpoint_ids(webhooks, tenant))
+    job = new_job(request, tenant, stores.place(tenant, request.output.connection))
     output = open_place(stores, tenant, request.output, "/output")
     source_bytes = None
     outputs = resolve_outputs(request.recipe)
@@ -49,6 +47,19 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webh
                 _nothing_there(output, request.output.prefix + made.folder + MANIFEST_NAME)
     except TookTooLong:
         pass  # slow is not wrong
+    return replace(job, source_bytes=source_bytes)
+
+
+def new_job(
+    request: JobRequest, tenant: str, output_root: str, batch_id: str | None = None
+) -> NewJob:
+    """The job as it would be stored, judged by the request alone.
+
+    output_root  what the output's connection means, see `ObjectStores.place`
+    """
+    _no_nul(request)
+    if request.output.prefix.endswith(".safetensors"):
+        raise _invalid("/output/prefix", "the output is a folder: it cannot end in .safetensors")
     return NewJob(
         id=new_id("job"),
         tenant=tenant,
@@ -60,10 +71,10 @@ def check(request: JobRequest, tenant: str, stores: ObjectStores, webhooks: Webh
         max_runtime_s=request.limits.max_runtime_s,
         max_pending_s=request.limits.max_pending_s,
         retain_days=request.retention.days if request.retention else None,
-        output_root=stores.place(tenant, request.output.connection),
+        output_root=output_root,
         retain_artifacts=request.retention is None or request.retention.artifacts == "keep",
         trace=tracing.traceparent(),
-        source_bytes=source_bytes,
+        batch_id=batch_id,
     )
 
 
@@ -126,10 +137,16 @@ def _no_nul(request: JobRequest) -> None:
             raise _invalid(pointer, "the character U+0000 is not allowed")
 
 
-def _known_endpoints(request: JobRequest, tenant: str, webhooks: Webhooks) -> None:
+def endpoint_ids(webhooks: Webhooks, tenant: str) -> frozenset[str]:
+    """The webhook endpoints that a job of a tenant may name."""
+    return frozenset(endpoint.id for endpoint in webhooks.list(tenant))
+
+
+def check_notify(request: JobRequest, known_ids: Callable[[], frozenset[str]]) -> None:
+    """Raises invalid_spec for a webhook endpoint that is not there."""
     if not request.notify:
         return
-    known = {endpoint.id for endpoint in webhooks.list(tenant)}
+    known = known_ids()
     wrong = tuple(
         FieldError(f"/notify/{number}/webhook_endpoint", "there is no such webhook endpoint")
         for number, named in enumerate(request.notify)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -27,8 +28,15 @@ class Sweeper:
     """A thread beside the API."""
 
     def __init__(
-        self, ledger: Ledger, bell: Bell, fleet: Fleet, period_s: float = PERIOD_S
+        self,
+        ledger: Ledger,
+        bell: Bell,
+        fleet: Fleet,
+        period_s: float = PERIOD_S,
+        also: Sequence[Callable[[], object]] = (),
     ) -> None:
+        """also: what else is to be done at every look"""
+        self._also = also
         self._ledger, self._bell, self._fleet, self._period = ledger, bell, fleet, period_s
         self._silence, self._since = period_s, 0.0
         self._stop = threading.Event()
@@ -53,6 +61,8 @@ class Sweeper:
         """One look: end what is over time, ring for what nobody has taken."""
         self._ledger.sweep()
         self._fleet.forget_lost()
+        for sweep in self._also:
+            sweep()
         if not self._ledger.has_work():
             self._silence, self._since = self._period, 0.0
             return

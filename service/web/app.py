@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -27,6 +28,7 @@ from service.web.routes import (
     api_keys,
     artifacts,
     audit,
+    batches,
     connections,
     events,
     fleet,
@@ -56,12 +58,15 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
             cleanups.push_async_callback(run_in_threadpool, tracing.stop)
             deps = await run_in_threadpool(make_deps, settings)
             cleanups.push_async_callback(run_in_threadpool, deps.close)
-            sweeper = Sweeper(deps.ledger, deps.bell, deps.fleet)
+            sweeper = Sweeper(deps.ledger, deps.bell, deps.fleet, also=[deps.batches.sweep])
             sweeper.start()
             cleanups.push_async_callback(run_in_threadpool, sweeper.stop)
             watch = Watch(deps.ledger.event_heads)
             watch.start()
             cleanups.push_async_callback(watch.stop)
+            batch_watch = Watch(deps.batches.heads, news=operator.ne)
+            batch_watch.start()
+            cleanups.push_async_callback(batch_watch.stop)
             measures.watch(deps.figures)
             cleanups.enter_context(serving(measures, settings.metrics_host, settings.metrics_port))
             desk = WebhookDesk(deps.webhooks, deps.vault, deps.egress, deps.clock)
@@ -74,6 +79,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
                 artifacts_of,
                 watch,
                 desk,
+                batch_watch,
                 measures,
                 limiter=Limiter(deps.quotas),
                 streams=streams,
@@ -93,6 +99,7 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
     )
     for routes in (
         plans,
+        batches,
         jobs,
         events,
         logs,
@@ -108,9 +115,11 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         metrics,
     ):
         app.include_router(routes.router)
+    app.include_router(batches.uploading)
     errors.install(app)
     # The last one added is the outermost.
-    app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes)
+    streamed = {batches.uploading.prefix: settings.max_batch_bytes}
+    app.add_middleware(BodyCap, max_bytes=settings.max_body_bytes, streamed=streamed)
     app.add_middleware(
         Patience, seconds=settings.client_timeout_s, max_requests=settings.max_requests
     )

@@ -26,6 +26,7 @@ class Context:
     artifacts: Artifacts
     watch: Watch
     webhooks: WebhookDesk
+    batch_watch: Watch
     metrics: Metrics
     limiter: Limiter
     streams: Streams

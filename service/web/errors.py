@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import orjson
 import structlog
@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from service import tracing
 from service.domain.errors import CODES, ArrowQuantError, FieldError
+from service.domain.fields import pointer, reason
 
 PROBLEM_JSON: Final = "application/problem+json"
 log = structlog.get_logger(__name__)
@@ -96,7 +97,7 @@ TABLE: Final[dict[str, Shown]] = {
     "internal": Shown(500, "An error of ours"),
 }
 
-_RETRY_AFTER_S: Final = {"idempotency_in_flight": 1, "not_ready": 5}
+_RETRY_AFTER_S: Final = {"idempotency_in_flight": 1, "too_many_uploads": 5, "not_ready": 5}
 # Plain HTTP errors of the framework, and the code that says the same.
 _BY_STATUS: Final = {
     400: "invalid_spec",
@@ -139,7 +140,7 @@ def problem(
         "request_id": request_id,
         "trace_id": tracing.trace_id(),
         "where": {k: v for k, v in error.where.items() if k != "pointer"},
-        "errors": [{"pointer": f.pointer, "detail": f.detail} for f in fields] + [*parameters],
+        "errors": [field.as_dict() for field in fields] + [*parameters],
     }
     # Tensor and object names come from files: what is not UTF-8 must not break the answer.
     data = orjson.dumps(body, default=str)
@@ -197,7 +198,7 @@ async def _on_invalid(request: Request, raised: Exception) -> Response:
     parameters: list[dict[str, str]] = []
     for item in cast(RequestValidationError, raised).errors():
         place, *loc = item["loc"]
-        detail = _detail(item)
+        detail = reason(item)
         if place == "body":
             fields.append(
                 FieldError("" if item["type"] == "json_invalid" else pointer(loc), detail)
@@ -249,20 +250,6 @@ def _methods(request: Request) -> set[str]:
 def request_id_of(request: Request) -> str:
     """The id that the middleware gave this request."""
     return str(request.scope.get("state", {}).get("request_id", ""))
-
-
-def pointer(loc: Sequence[Any]) -> str:
-    """An RFC 6901 pointer. Pydantic's own marks, such as `[key]`, are not part of the body."""
-    steps = [str(step) for step in loc if step != "[key]"]
-    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
-
-
-def _detail(item: dict[str, Any]) -> str:
-    if item["type"] == "extra_forbidden":
-        return "unknown field"
-    if item["type"] == "json_invalid":
-        return f"not JSON: {item.get('ctx', {}).get('error', '')}"
-    return str(item["msg"]).removeprefix("Value error, ")
 
 
 assert TABLE.keys() == CODES.keys()

@@ -9,6 +9,7 @@ from typing import Final
 from sse_starlette.event import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from service.domain.batch import ENDED, BatchRecord
 from service.domain.job import TERMINAL, JobRecord
 from service.web.context import Context
 from service.web.schemas import EventOut
@@ -39,6 +40,30 @@ async def job_after(
             break
         job = await run_in_threadpool(ledger.get_job, job_id, tenant)
     return job
+
+
+async def batch_after(
+    shared: Context,
+    batch_id: str,
+    tenant: str,
+    wait_s: float,
+    known: Callable[[BatchRecord], bool] | None = None,
+) -> BatchRecord:
+    """As `job_after`, of a batch."""
+    batches, watch = shared.deps.batches, shared.batch_watch
+    deadline = time.monotonic() + wait_s
+    first: BatchRecord | None = None
+    while True:
+        # Asked first: a change after this and before the batch is read is then seen as one.
+        heads = await run_in_threadpool(batches.heads, [batch_id]) if wait_s else {}
+        batch = await run_in_threadpool(batches.get, batch_id, tenant)
+        first = first or batch
+        unchanged = known(batch) if known else batch == first
+        left = deadline - time.monotonic()
+        if batch.state in ENDED or not unchanged or left <= 0:
+            return batch
+        if not await watch.newer(batch_id, heads.get(batch_id, 0), left):
+            return batch
 
 
 async def stream(shared: Context, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:

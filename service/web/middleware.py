@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -66,6 +67,10 @@ class Traced:
                 span.update_name(f"{scope['method']} {route_of(scope)}")
 
 
+# What JSON Lines are called.
+_LINES: Final = {"application/jsonl", "application/x-ndjson", "application/x-jsonlines"}
+
+
 class Envelope:
     """Gives a request its id, answers what nobody caught, and logs one line when it is over."""
 
@@ -120,14 +125,20 @@ class BodyCap:
     sends without end is cut off at the cap, whether it announced a length or not.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max = app, max_bytes
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, streamed: Mapping[str, int] | None = None
+    ) -> None:
+        """streamed: paths whose bodies are JSON Lines, handed on as they come, and their caps"""
+        self._app, self._max, self._streamed = app, max_bytes, dict(streamed or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if scope["path"] in self._streamed:
+            await self._stream(scope, receive, send, headers)
+            return
         announced = headers.get("content-length", "")
         body = b"" if announced == "0" else None
         error = self._too_large() if announced.isdigit() and int(announced) > self._max else None
@@ -137,12 +148,37 @@ class BodyCap:
         if error is None and body:
             error = _not_json(headers)
         if error is not None:
-            response = problem(error, scope["state"]["request_id"], scope["path"])
-            # The rest of the body is not read: the connection cannot be used again.
-            response.headers["Connection"] = "close"
-            await response(scope, receive, send)
+            await _refuse(error, scope, receive, send)
             return
         await self._app(scope, _replay(body or b"", receive), send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        """Hand the body on as it comes, and break it off at the cap. Who asks is looked at first:
+        what is wrong with the body is said when somebody begins to read it."""
+        cap, size, ended = self._streamed[scope["path"]], 0, False
+        announced = headers.get("content-length", "")
+        error = _not_lines(headers)
+        if error is None and announced.isdigit() and int(announced) > cap:
+            error = _too_large(cap)
+
+        async def counting() -> Message:
+            nonlocal size, ended
+            if error is not None:
+                raise error
+            message = await receive()
+            size += len(message.get("body", b""))
+            ended = ended or not message.get("more_body", False)
+            if size > cap:
+                raise _too_large(cap)
+            return message
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and not ended:
+                # The rest of the body is not read: the connection cannot be used again.
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, counting, closing)
 
     async def _read(self, receive: Receive) -> bytes | None:
         chunks: list[bytes] = []
@@ -165,6 +201,34 @@ class BodyCap:
             f"the body has more than {self._max} bytes",
             "Requests name places; weights never pass through the API.",
         )
+
+
+async def _refuse(error: ArrowQuantError, scope: Scope, receive: Receive, send: Send) -> None:
+    response = problem(error, scope["state"]["request_id"], scope["path"])
+    # The rest of the body is not read: the connection cannot be used again.
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
+
+
+def _too_large(cap: int) -> ArrowQuantError:
+    return ArrowQuantError(
+        "payload_too_large",
+        f"the body has more than {cap} bytes",
+        "Send it as several batches. Nothing was queued.",
+    )
+
+
+def _not_lines(headers: Headers) -> ArrowQuantError | None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if kind not in _LINES:
+        detail = f"the Content-Type is {kind[:80] or 'missing'}, not application/jsonl"
+    elif encoding != "identity":
+        detail = f"Content-Encoding {encoding[:40]!r} is not accepted"
+    else:
+        return None
+    hint = "Send plain JSON Lines as application/jsonl or application/x-ndjson."
+    return ArrowQuantError("unsupported_media_type", detail, hint)
 
 
 def _not_json(headers: Headers) -> ArrowQuantError | None:

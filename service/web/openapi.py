@@ -24,6 +24,7 @@ Every error is a problem document (RFC 9457) with a stable `code`.
 """
 TAGS: Final = [
     {"name": "plans", "description": "What a job would do, before it is one."},
+    {"name": "batches", "description": "Thousands of jobs at once, all of them or none."},
     {"name": "jobs", "description": "Create, follow, cancel and retry jobs."},
     {"name": "artifacts", "description": "The files and the report of a job that succeeded."},
     {"name": "connections", "description": "The object stores that jobs may name."},
@@ -63,6 +64,8 @@ _PROBLEM: Final[dict[str, Any]] = {
                 "properties": {
                     "pointer": _TEXT | {"description": "RFC 6901 pointer into the body."},
                     "parameter": _TEXT | {"description": "Name of a query parameter or header."},
+                    "line": {"type": "integer", "description": "Of a batch: which line, from 1."},
+                    "code": _TEXT | {"description": "Of a line: as if it had been sent alone."},
                     "detail": _TEXT,
                 },
             },

@@ -6,6 +6,7 @@ Five hundred open streams cost one query every third of a second, not five hundr
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -24,10 +25,16 @@ class Watch:
     """Wakes those who wait for a job's next event.
 
     heads  the highest event number of each job (`Ledger.event_heads`)
+    news   whether a head is news to who knows another: a higher one, unless heads do not grow
     """
 
-    def __init__(self, heads: Heads, interval_s: float = INTERVAL_S) -> None:
-        self._heads, self._interval_s = heads, interval_s
+    def __init__(
+        self,
+        heads: Heads,
+        interval_s: float = INTERVAL_S,
+        news: Callable[[int, int], bool] = operator.gt,
+    ) -> None:
+        self._heads, self._interval_s, self._news = heads, interval_s, news
         self._waiting: dict[str, set[tuple[int, asyncio.Future[None]]]] = {}
         self._someone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -91,5 +98,5 @@ class Watch:
     def _wake(self, heads: dict[str, int]) -> None:
         for job_id, head in heads.items():
             for after, future in self._waiting.get(job_id, ()):
-                if head > after and not future.done():
+                if self._news(head, after) and not future.done():
                     future.set_result(None)

@@ -44,7 +44,8 @@ def test_every_operation_is_described_for_a_newcomer(app: FastAPI) -> None:
             for parameter in operation.get("parameters", []):
                 assert parameter.get("description"), (where, parameter["name"])
             if "requestBody" in operation:
-                assert operation["requestBody"]["content"]["application/json"]["examples"], where
+                for content in operation["requestBody"]["content"].values():
+                    assert content["examples"], where
             problems = {
                 status: response
                 for status, response in operation["responses"].items()

@@ -6,18 +6,26 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.adapters.sql.batch_queries import counts_of, to_batch
 from service.adapters.sql.batch_tables import batch_lines, batches
 from service.adapters.sql.engine import write_on
 from service.adapters.sql.jobs import job_rows
+from service.adapters.sql.quotas import admit
 from service.adapters.sql.staging import Staging
 from service.adapters.sql.tables import events, jobs, labels, places, units
-from service.domain.batch import BatchLine, BatchRecord, BatchState, NewBatch
+from service.domain.batch import (
+    CHUNK,
+    BatchLine,
+    BatchRecord,
+    BatchState,
+    NewBatch,
+)
 from service.domain.errors import ArrowQuantError
 from service.domain.ports import Clock
+from service.domain.quotas import Quota
 
 # Everything that a new job has rows in, parents first.
 _TABLES = (jobs, places, labels, units, events, batch_lines)
@@ -26,8 +34,9 @@ _TABLES = (jobs, places, labels, units, events, batch_lines)
 class SqlStage:
     """`BatchStage` on one connection."""
 
-    def __init__(self, connection: Connection, batch: NewBatch, clock: Clock) -> None:
+    def __init__(self, connection: Connection, batch: NewBatch, clock: Clock, quota: Quota) -> None:
         self._connection, self._batch, self._clock = connection, batch, clock
+        self._quota = quota
         self._staging = Staging(connection, _TABLES)
         self.accepted = False
 
@@ -70,6 +79,14 @@ class SqlStage:
         with self._connection.begin():
             return list(self._connection.execute(query).scalars())
 
+    def size(self, nbytes: int, numbers: Sequence[int]) -> None:
+        ours, line = self._staging.twin(jobs), self._staging.twin(batch_lines)
+        with self._connection.begin():
+            for start in range(0, len(numbers), CHUNK):
+                some = line.c.number.in_(numbers[start : start + CHUNK])
+                these = ours.c.id.in_(select(line.c.job_id).where(some))
+                self._connection.execute(update(ours).where(these).values(counted_bytes=nbytes))
+
     def accept(self, total: int) -> BatchRecord:
         try:
             with write_on(self._connection):
@@ -88,6 +105,9 @@ class SqlStage:
 
     def _move(self, total: int) -> BatchRecord:
         connection, now = self._connection, self._clock.now()
+        known = func.coalesce(func.sum(self._staging.twin(jobs).c.counted_bytes), 0)
+        nbytes = int(connection.execute(select(known)).scalar_one())
+        admit(connection, now, self._batch.tenant, self._quota, total, nbytes)
         self._staging.move(connection)
         window = self._batch.window_s
         this = batches.c.id == self._batch.id

@@ -58,7 +58,7 @@ class SqlBatches:
         accepted = False
         try:
             with self._db.hold() as connection:
-                stage = SqlStage(connection, batch, self._clock)
+                stage = SqlStage(connection, batch, self._clock, self._ledger.quota)
                 stage.open()
                 try:
                     yield stage
@@ -98,6 +98,7 @@ class SqlBatches:
             batch = row.one_or_none()
         if batch is None or batch["doing"] is None:
             return False
+        moved: bool | None
         match Doing(batch["doing"]):
             case Doing.CANCEL:
                 moved = self._ledger.stop_queued(batch_id, JobState.CANCELLED, None) > 0
@@ -106,8 +107,11 @@ class SqlBatches:
                 moved = self._ledger.stop_queued(batch_id, JobState.EXPIRED, _window_closed()) > 0
             case Doing.RETRY:
                 moved = self._retry_some(batch_id, batch["doing_after"], batch["doing_time"])
+        if moved is None:
+            return False  # the sweep goes on with it
         if not moved:
             self._done(batch_id, batch["doing"])
+            self._end(batch_id)
         return moved
 
     def outcomes(
@@ -212,7 +216,8 @@ class SqlBatches:
                     raise
         return bool(ids)
 
-    def _retry_some(self, batch_id: str, after: str | None, asked: datetime) -> bool:
+    def _retry_some(self, batch_id: str, after: str | None, asked: datetime) -> bool | None:
+        """Whether there were any; None if it has to wait for room in the tenant's queue."""
         # What ended after it was asked has had its new try.
         due = (
             jobs.c.batch_id == batch_id,
@@ -223,6 +228,7 @@ class SqlBatches:
         with self._db.read() as connection:
             query = select(jobs.c.id).where(*due).order_by(jobs.c.id).limit(RETRIES_AT_ONCE)
             ids = connection.execute(query).scalars().all()
+        last, full = None, False
         for job_id in ids:
             try:
                 self._ledger.retry_job(job_id)
@@ -230,11 +236,15 @@ class SqlBatches:
                 # Its output is another's by now, or somebody else was quicker: it stays as it is.
                 if error.code == "database_unavailable":
                     raise
-        if ids:
+                full = error.code == "quota_exceeded"
+                if full:
+                    break
+            last = job_id
+        if last is not None:
             with self._db.write() as connection:
                 this = update(batches).where(batches.c.id == batch_id)
-                connection.execute(this.values(doing_after=ids[-1]))
-        return bool(ids)
+                connection.execute(this.values(doing_after=last))
+        return None if full else last is not None
 
     def _done(self, batch_id: str, doing: str) -> None:
         this = (batches.c.id == batch_id, batches.c.doing == doing)

@@ -38,13 +38,28 @@ class SqlIdempotencyStore:
                 return None
 
     def finish(
-        self, tenant: str, path: str, key: str, status: int, headers: dict[str, str], body: bytes
+        self,
+        tenant: str,
+        path: str,
+        key: str,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        fingerprint: str | None = None,
     ) -> None:
+        values: dict[str, Any] = {"status": status, "headers": headers, "body": body}
+        if fingerprint is not None:
+            values["fingerprint"] = fingerprint
+        with self._db.write() as connection:
+            connection.execute(update(idempotency).where(*_this(tenant, path, key)).values(values))
+
+    def renew(self, tenant: str, path: str, key: str) -> None:
+        unfinished = idempotency.c.status.is_(None)
         with self._db.write() as connection:
             connection.execute(
                 update(idempotency)
-                .where(*_this(tenant, path, key))
-                .values(status=status, headers=headers, body=body)
+                .where(*_this(tenant, path, key), unfinished)
+                .values(create_time=self._clock.now())
             )
 
     def forget(self, tenant: str, path: str, key: str) -> None:

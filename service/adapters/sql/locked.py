@@ -251,6 +251,11 @@ class Verbs:
         """What holds for every job."""
         return self._rules
 
+    @property
+    def quota(self) -> Quota:
+        """The limits of tenants that have none of their own."""
+        return self._quota
+
     def _lock(self, connection: Connection, job_id: str, tenant: str | None = None) -> LockedJob:
         query = select(jobs).where(jobs.c.id == job_id).with_for_update(key_share=True)
         row = connection.execute(query).mappings().one_or_none()

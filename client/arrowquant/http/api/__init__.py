@@ -8,6 +8,7 @@ from __future__ import annotations
 from arrowquant.http.api.api_keys import ApiKeysApi
 from arrowquant.http.api.artifacts import ArtifactsApi
 from arrowquant.http.api.audit import AuditApi
+from arrowquant.http.api.batches import BatchesApi
 from arrowquant.http.api.connections import ConnectionsApi
 from arrowquant.http.api.jobs import JobsApi
 from arrowquant.http.api.operation import OperationApi
@@ -21,6 +22,7 @@ class Api(
     ApiKeysApi,
     ArtifactsApi,
     AuditApi,
+    BatchesApi,
     ConnectionsApi,
     JobsApi,
     OperationApi,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from arrowquant.http.async_api.api_keys import AsyncApiKeysApi
 from arrowquant.http.async_api.artifacts import AsyncArtifactsApi
 from arrowquant.http.async_api.audit import AsyncAuditApi
+from arrowquant.http.async_api.batches import AsyncBatchesApi
 from arrowquant.http.async_api.connections import AsyncConnectionsApi
 from arrowquant.http.async_api.jobs import AsyncJobsApi
 from arrowquant.http.async_api.operation import AsyncOperationApi
@@ -21,6 +22,7 @@ class AsyncApi(
     AsyncApiKeysApi,
     AsyncArtifactsApi,
     AsyncAuditApi,
+    AsyncBatchesApi,
     AsyncConnectionsApi,
     AsyncJobsApi,
     AsyncOperationApi,

@@ -15,6 +15,7 @@ from arrowquant.http.types.api_keys import (
 )
 from arrowquant.http.types.artifacts import Artifact, ArtifactList
 from arrowquant.http.types.audit import AuditEvent, AuditEventPage
+from arrowquant.http.types.batches import Batch, BatchCounts, BatchLinks, BatchPage, BatchState
 from arrowquant.http.types.connections import (
     Connection,
     ConnectionChange,
@@ -115,6 +116,11 @@ __all__ = [
     "Attempt",
     "AuditEvent",
     "AuditEventPage",
+    "Batch",
+    "BatchCounts",
+    "BatchLinks",
+    "BatchPage",
+    "BatchState",
     "Check",
     "Connection",
     "ConnectionChange",
