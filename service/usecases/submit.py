@@ -67,7 +67,7 @@ def new_job(
         labels=dict(request.labels),
         priority=PRIORITIES[request.priority],
         request=request.model_dump(mode="json", exclude_unset=True),
-        resolved=to_json(outputs),
+        resolved=to_json(resolve_outputs(request.recipe)),
         max_runtime_s=request.limits.max_runtime_s,
         max_pending_s=request.limits.max_pending_s,
         retain_days=request.retention.days if request.retention else None,

@@ -43,7 +43,6 @@ async def test_every_path_but_a_few_wants_a_key(app: FastAPI, client: httpx.Asyn
     for path, operations in app.openapi()["paths"].items():
         for method in operations:
             real = path.replace("{job_id}", "job_0").replace("{name}", "manifest.json")
-            real = real.replace("{batch_id}", "batch_0")
             response = await client.request(method, real, json={} if method == "post" else None)
             if path in OPEN:
                 assert response.status_code == 200, path

@@ -21,7 +21,7 @@ from service.usecases import batches
 from service.usecases.batches import Intake, Steered
 from service.usecases.submit import ring
 from service.web.answers import JSON, failures, json_answer
-from service.web.auth import JobsRead, JobsWrite
+from service.web.auth import JobsRead, JobsWrite, Tenant
 from service.web.batch_schemas import BatchOut, BatchPage, LineOut
 from service.web.context import Shared
 from service.web.follow import MAX_WAIT_S, batch_after
@@ -49,6 +49,7 @@ _LINE: Final = (
 
 
 async def _batch_id(
+    _: Tenant,  # first of all: who has no key learns nothing, not even what an id looks like
     batch_id: Annotated[
         str, Path(description="The batch's `id`.", examples=["batch_01kayq3zj6c8x4t1m2n5p7r9sv"])
     ],
