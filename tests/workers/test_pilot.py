@@ -24,7 +24,7 @@ from service.settings import InvalidSettings, Settings
 from tests import weights
 from tests.workers.runs import begin, digests, finish
 from workers import __main__ as program
-from workers.local import TENANT, LocalJob
+from workers.local import LocalJob
 from workers.pilot import PATIENCE_S, Ended, Limits, Pilot
 from workers.stop import Stop
 from workers.workshop import Workshop
