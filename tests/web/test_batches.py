@@ -68,7 +68,11 @@ def stored(settings: Settings) -> dict[str, int]:
             for name, table in metadata.tables.items()
         }
     engine.dispose()
-    return {name: count for name, count in counts.items() if count and name not in ("api_keys", "audit_events")}
+    return {
+        name: count
+        for name, count in counts.items()
+        if count and name not in ("api_keys", "audit_events")
+    }
 
 
 async def rows(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
