@@ -14,7 +14,7 @@ from service.domain.units import MAX_ROW_BYTES, TILE_BYTES
 MIN_QUANTIZED_ELEMENTS = 1024
 
 QUANTIZED_DTYPES = frozenset({"F32", "F16", "BF16"})
-_KEPT_ROLES = {
+KEPT_ROLES = {
     Role.NORM: "normalisation parameters: few, and every activation passes through them",
     Role.BIAS: "a bias: few values, added at full precision",
     Role.POSITION_EMBEDDING: "a position embedding: small, added to every token",
@@ -150,8 +150,8 @@ def _must_keep(source: SourceTensor, rule: Rule | None) -> str:
 
 
 def _kept_by_default(source: SourceTensor, role: Role) -> str:
-    if role in _KEPT_ROLES:
-        return _KEPT_ROLES[role]
+    if role in KEPT_ROLES:
+        return KEPT_ROLES[role]
     if source.elements < MIN_QUANTIZED_ELEMENTS:
         return f"{source.elements} elements: scales would cost as much as they save"
     return ""

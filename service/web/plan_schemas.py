@@ -97,9 +97,38 @@ class GateOut(Out):
     min_cosine: float
 
 
-class SchemesOut(Out):
-    """What this build can do."""
+class SchemeOut(Out):
+    """A method with a granularity: any combination of the values listed is accepted, no other.
 
+    `group_sizes` is empty where there are no groups; `unbias` says whether it may be above 0.
+    """
+
+    method: str
+    granularity: str
+    bits: list[int]
+    group_sizes: list[int]
+    symmetric: list[bool]
+    unbias: bool
+
+
+class SchemeLimitsOut(Out):
+    """Bounds of a request and of a tensor."""
+
+    max_rules: int
+    max_pattern_chars: int
+    max_outputs: int
+    min_memory_bytes: int
+    min_quantized_elements: int
+    max_row_bytes: int
+
+
+class SchemesOut(Out):
+    """Exactly what this build can do, from the data that requests are checked with."""
+
+    schemes: list[SchemeOut]
+    limits: SchemeLimitsOut
+    kept_roles: dict[Role, str]
+    roles: list[Role]
     profiles: dict[str, ProfileOut]
     bits: list[int]
     group_sizes: list[int]

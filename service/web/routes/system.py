@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import version
-from typing import Final, get_args
+from typing import Final
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service.domain.profiles import (
-    GATES,
-    LADDER,
-    PROFILES,
-    ROLE_FLOORS,
-    Bits,
-    GroupSize,
-    Method,
-)
+from service.domain import schemes
+from service.domain.profiles import LADDER, PROFILES, ROLE_FLOORS, Role
 from service.domain.spec import Recipe
 from service.domain.treatment import QUANTIZED_DTYPES
 from service.usecases import health
 from service.web.answers import failures, json_answer
 from service.web.auth import Tenant
 from service.web.context import Context, Shared
-from service.web.plan_schemas import GateOut, ProfileOut, SchemesOut
+from service.web.plan_schemas import GateOut, ProfileOut, SchemeLimitsOut, SchemeOut, SchemesOut
 from service.web.schemas import Out
 
 router = APIRouter(tags=["system"])
@@ -145,20 +138,22 @@ async def get_version() -> Response:
     responses=failures(),
 )
 def get_schemes(_: Tenant) -> Response:
-    """Profiles with their defaults, widths, group sizes, methods, the quality gates, and the JSON
-    Schema of a recipe."""
+    """Every scheme that a recipe may ask for, the profiles with their defaults, the quality gates,
+    what becomes of each role, limits, and the JSON Schema of a recipe. All of it comes from what
+    requests are checked with: what is listed is accepted, what is not is refused."""
     return json_answer(
         SchemesOut(
+            schemes=[SchemeOut.model_validate(scheme) for scheme in schemes.schemes()],
+            limits=SchemeLimitsOut(**schemes.limits()),
+            kept_roles={Role(role): why for role, why in schemes.kept_roles().items()},
+            roles=list(Role),
             profiles={name: ProfileOut.model_validate(p) for name, p in PROFILES.items()},
-            bits=list(get_args(Bits)),
-            group_sizes=list(get_args(GroupSize)),
-            methods=list(get_args(Method)),
-            granularities=list(get_args(Recipe.model_fields["granularity"].annotation)),
+            bits=list(schemes.BITS),
+            group_sizes=list(schemes.GROUP_SIZES),
+            methods=list(schemes.METHODS),
+            granularities=list(schemes.GRANULARITIES),
             ladder=list(LADDER),
-            gates={
-                str(bits): GateOut(min_sqnr_db=gate.sqnr_db, min_cosine=gate.cosine)
-                for bits, gate in GATES.items()
-            },
+            gates={bits: GateOut(**gate) for bits, gate in schemes.gates().items()},
             role_floors=dict(ROLE_FLOORS),
             source_dtypes=sorted(QUANTIZED_DTYPES),
             recipe_schema=Recipe.model_json_schema(),

@@ -90,7 +90,17 @@ from arrowquant.http.types.shared import (
     Source,
     UnitKind,
 )
-from arrowquant.http.types.system import Check, GateOut, Health, Profile, Ready, Schemes, Version
+from arrowquant.http.types.system import (
+    Check,
+    GateOut,
+    Health,
+    Profile,
+    Ready,
+    Scheme,
+    SchemeLimits,
+    Schemes,
+    Version,
+)
 from arrowquant.http.types.webhooks import (
     Attempt,
     Delivery,
@@ -184,6 +194,8 @@ __all__ = [
     "RotateBody",
     "RotateRequest",
     "Rule",
+    "Scheme",
+    "SchemeLimits",
     "Schemes",
     "Scope",
     "SecretApiKey",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from arrowquant.http.types.shared import Role
+
 
 class Check(TypedDict):
     """One part that the service needs. `error` is a code of the list in the documentation. Of
@@ -53,9 +55,39 @@ class Ready(TypedDict):
     checks: list[Check]
 
 
-class Schemes(TypedDict):
-    """What this build can do."""
+class SchemeLimits(TypedDict):
+    """Bounds of a request and of a tensor."""
 
+    max_rules: int
+    max_pattern_chars: int
+    max_outputs: int
+    min_memory_bytes: int
+    min_quantized_elements: int
+    max_row_bytes: int
+
+
+class Scheme(TypedDict):
+    """A method with a granularity: any combination of the values listed is accepted, no other.
+
+    `group_sizes` is empty where there are no groups; `unbias` says whether it may be above
+    0.
+    """
+
+    method: str
+    granularity: str
+    bits: list[int]
+    group_sizes: list[int]
+    symmetric: list[bool]
+    unbias: bool
+
+
+class Schemes(TypedDict):
+    """Exactly what this build can do, from the data that requests are checked with."""
+
+    schemes: list[Scheme]
+    limits: SchemeLimits
+    kept_roles: dict[str, str]
+    roles: list[Role]
     profiles: dict[str, Profile]
     bits: list[int]
     group_sizes: list[int]
