@@ -91,6 +91,9 @@ def create_app(settings: Settings, make_deps: Callable[[Settings], Deps] = wire)
         title="ArrowQuant",
         version=system.VERSION,
         lifespan=lifespan,
+        # The framework would begin spans of its own beside ours (service.web.middleware), and send
+        # texts of exceptions, which may hold what must not leave.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
         # Their pages load scripts from elsewhere; /openapi.json is all a tool needs.
         docs_url=None,
         redoc_url=None,

@@ -60,7 +60,7 @@ def test_manifests_are_valid_kubernetes(helm: Path, checkers: Path) -> None:
         one
         for values in (None, *VALUES)
         for one in render(helm, CHART, *_arguments(values)).objects
-        if not one["apiVersion"].startswith("keda.sh/")
+        if not one["apiVersion"].startswith(("keda.sh/", "monitoring.coreos.com/"))
     ]
     done = subprocess.run(
         [str(checkers / "python"), "-c", VALIDATE, "1.25", "1.31", "1.37"],
@@ -191,6 +191,7 @@ def test_a_worker_has_threads_for_its_processors_and_time_to_drain(rendered: Ren
         "resource": "limits.cpu",
         "divisor": "1",
     }
+    assert worker["livenessProbe"]["exec"]["command"] == ["python", "-m", "workers.alive"]
     assert {"cpu", "memory"} <= set(worker["resources"]["limits"])
     assert pod["terminationGracePeriodSeconds"] >= 120
     if "ARROWQUANT_MAX_MEMORY_BYTES" in env:
