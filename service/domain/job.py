@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from service.domain.conditions import Condition
+
 
 class JobState(StrEnum):
     """Where a job is in its life."""
@@ -162,6 +164,7 @@ class JobRecord:
     delete_time: datetime | None = None
     delete_artifacts: bool | None = None
     trace: str | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

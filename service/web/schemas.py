@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service import tracing
+from service.domain.conditions import ConditionStatus, ConditionType
 from service.domain.fleet import Holder
 from service.domain.job import (
     PRIORITIES,
@@ -132,6 +133,20 @@ class LinksOut(Out):
     artifacts: str
 
 
+class ConditionOut(Out):
+    """What is the matter with a job beside its state; what is not listed is not so.
+
+    `WORKER_RESPONDING`, of a job that runs: TRUE while a worker holds a lease (`LEASE_HELD`), FALSE
+    after it ran out (`LEASE_EXPIRED`), UNKNOWN while nobody has taken it up (`WAITING_FOR_WORKER`).
+    `THROTTLED`: a store fails (`STORAGE_UNAVAILABLE` and the like) or the tenant runs as many jobs
+    as it may (`QUOTA`). `DEGRADED_QUALITY`: tensors fell back to more bits (`FALLBACK`)."""
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: str
+    since: datetime
+
+
 class JobOut(Out):
     """A job. `request` is the body as accepted, `resolved` the recipe with every default filled in
     and, once planned, the pinned source objects. `summary` is there once it SUCCEEDED. `workers`
@@ -162,6 +177,7 @@ class JobOut(Out):
     update_time: datetime
     expire_time: datetime | None
     trace_id: str | None
+    conditions: list[ConditionOut]
     links: LinksOut
 
     @classmethod
@@ -200,6 +216,7 @@ class JobOut(Out):
             update_time=job.update_time,
             expire_time=job.expire_time,
             trace_id=tracing.id_of(job.trace),
+            conditions=[ConditionOut.model_validate(one) for one in job.conditions],
             links=LinksOut(
                 self=base,
                 events=f"{base}/events",

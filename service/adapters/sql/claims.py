@@ -63,6 +63,7 @@ class ClaimVerbs(Verbs):
                 attempts=attempts,
                 not_before=job.now + timedelta(seconds=delay_s),
                 error=error.as_dict() if error else unit["error"],
+                error_time=(unit["error_time"] or job.now) if error else unit["error_time"],
             )
             if error:
                 data = error.as_dict() | {
@@ -113,6 +114,13 @@ class ClaimVerbs(Verbs):
             job.save()
             return claim
 
+    def _note_presence(self, job: LockedJob, unit: RowMapping) -> None:
+        """Since when workers have been at it without a break: a lease that ran out is one, and so
+        is a time in which nobody came."""
+        nobody = (job.now - job["update_time"]).total_seconds() > self._lease_s
+        if job.state is JobState.QUEUED or unit["state"] == UnitState.LEASED or nobody:
+            job.set(responding_since=job.now)
+
     def _take(self, job: LockedJob, unit: RowMapping, worker: Worker) -> Claim | None:
         kind = UnitKind(unit["kind"])
         if unit["attempts"] >= self._rules.max_attempts:
@@ -122,6 +130,7 @@ class ClaimVerbs(Verbs):
             job.connection, job.now, job["tenant"], self._quota
         ):
             return None  # another job of the tenant has begun since we looked
+        self._note_presence(job, unit)
         _write(
             job,
             unit,

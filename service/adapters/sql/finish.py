@@ -11,6 +11,7 @@ from sqlalchemy import insert, select, update
 
 from service.adapters.sql.levels import forget_parts, unit_todo
 from service.adapters.sql.life import (
+    NO_ERROR,
     NO_LEASE,
     count_tensors,
     fail,
@@ -39,7 +40,7 @@ class FinishVerbs(Verbs):
                 return False
             _store_part(job, part)
             if not todo:
-                done = {"state": UnitState.DONE, "bytes_done": unit["source_bytes"], "error": None}
+                done = {"state": UnitState.DONE, "bytes_done": unit["source_bytes"]} | NO_ERROR
                 job.connection.execute(
                     job.update_units(UnitKind.QUANTIZE)
                     .where(units.c.seq == unit["seq"], units.c.fence == claim.fence)

@@ -21,7 +21,8 @@ NO_LEASE: dict[str, Any] = {
     "owner_pid": None,
     "rss_bytes": 0,
 }
-UNTRIED: dict[str, Any] = NO_LEASE | {"attempts": 0, "not_before": None, "error": None}
+NO_ERROR: dict[str, Any] = {"error": None, "error_time": None}
+UNTRIED: dict[str, Any] = NO_LEASE | NO_ERROR | {"attempts": 0, "not_before": None}
 
 
 def fail(job: LockedJob, error: ArrowQuantError) -> None:
@@ -106,11 +107,13 @@ def count_tensors(job: LockedJob) -> None:
     )
     counts: dict[str, int] = dict(job.connection.execute(query).all())
     total = sum(counts.values())
+    fallback = counts.get(TensorState.FALLBACK, 0)
     job.set(
+        degraded_time=(job["degraded_time"] or job.now) if fallback else None,
         tensors_total=total,
         tensors_done=total - counts.get(TensorState.PENDING, 0),
         tensors_kept=counts.get(TensorState.KEPT, 0),
-        tensors_fallback=counts.get(TensorState.FALLBACK, 0),
+        tensors_fallback=fallback,
     )
 
 

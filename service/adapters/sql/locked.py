@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 
+from service.adapters.sql.conditions import conditions_of
 from service.adapters.sql.engine import Database
 from service.adapters.sql.outbox import announce, anyone_listens
 from service.adapters.sql.records import to_job
@@ -60,10 +61,12 @@ class Rules:
 
     max_attempts  how often a unit may be begun before its job fails
     keep_days     of a tenant: for how long its jobs are kept after their end; None: until deleted
+    quota         of tenants that have none of their own
     """
 
     max_attempts: int
     keep_days: Callable[[str], int | None]
+    quota: Quota
 
 
 _MANY = 500  # values in one IN list
@@ -193,7 +196,8 @@ class LockedJob:
     def record(self) -> JobRecord:
         self.save()
         row = self.connection.execute(select(jobs).where(jobs.c.id == self.id)).mappings().one()
-        return to_job(row, self._rules.max_attempts)
+        told = conditions_of(self.connection, [row], self.now, self._rules.quota)
+        return to_job(row, self._rules.max_attempts, told.get(self.id, ()))
 
 
 def _update(changed: Sequence[LockedJob]) -> None:
@@ -243,7 +247,7 @@ class Verbs:
         self._db = Database(engine)
         self._clock = clock
         self._lease_s = lease_s
-        self._rules = Rules(max_attempts, keep_days)
+        self._rules = Rules(max_attempts, keep_days, quota)
         self._quota = quota
 
     @property

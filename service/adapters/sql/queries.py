@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import Connection, RowMapping, select
 
+from service.adapters.sql.conditions import conditions_of
 from service.adapters.sql.lists import page_of
 from service.adapters.sql.locked import Verbs, hidden, not_found
 from service.adapters.sql.records import to_event, to_job, to_part, to_tensor
@@ -23,14 +24,18 @@ class Queries(Verbs):
         with self._db.read() as connection:
             query = select(jobs).where(jobs.c.id == job_id)
             row = connection.execute(query).mappings().one_or_none()
-        if row is None or hidden(row, tenant):
-            raise not_found(job_id)
-        return to_job(row, self._rules.max_attempts)
+            if row is None or hidden(row, tenant):
+                raise not_found(job_id)
+            return self._records(connection, [row])[0]
 
     def list_jobs(self, query: JobQuery) -> list[JobRecord]:
         with self._db.read() as connection:
             rows = connection.execute(page_of(query, self._clock.now())).mappings().all()
-        return [to_job(row, self._rules.max_attempts) for row in rows]
+            return self._records(connection, rows)
+
+    def _records(self, connection: Connection, rows: Sequence[RowMapping]) -> list[JobRecord]:
+        told = conditions_of(connection, rows, self._clock.now(), self._rules.quota)
+        return [to_job(row, self._rules.max_attempts, told.get(row["id"], ())) for row in rows]
 
     def events(self, job_id: str, after: int, limit: int) -> list[Event]:
         query = (

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from service.domain.access import ApiKey, Scope
+from service.domain.conditions import Condition
 from service.domain.job import (
     Event,
     EventType,
@@ -32,12 +33,13 @@ _SAME_NAME = (
 )  # fmt: skip
 
 
-def to_job(row: RowMapping, max_attempts: int) -> JobRecord:
+def to_job(row: RowMapping, max_attempts: int, conditions: tuple[Condition, ...] = ()) -> JobRecord:
     return JobRecord(
         state=JobState(row["state"]),
         phase=Phase(row["phase"]) if row["phase"] else None,
         progress=to_progress(row),
         max_attempts=max_attempts,
+        conditions=conditions,
         usage=Usage(**{f.name: row[f.name] for f in fields(Usage)}),
         **{name: row[name] for name in _SAME_NAME},
     )

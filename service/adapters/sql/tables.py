@@ -116,6 +116,9 @@ jobs = Table(
     _number("bytes_before"),
     Column("progress_time", UtcDateTime),
     Column("progress_event_time", UtcDateTime),
+    # Since when workers are at it without a break, and since when a tensor has fallen back.
+    Column("responding_since", UtcDateTime),
+    Column("degraded_time", UtcDateTime),
     # Of the batch that submitted it, if one did.
     Column("batch_id", _id),
     Column("trace", _id),
@@ -193,6 +196,8 @@ units = Table(
     Column("owner_pid", Integer),
     _number("rss_bytes"),
     Column("error", _json),
+    # When it first failed so, since it last went well.
+    Column("error_time", UtcDateTime),
     _number("source_bytes"),
     _number("bytes_done"),
     # Read from the source: by all claims so far, and by those before the present one.

@@ -29,6 +29,9 @@ from arrowquant.http.types.connections import (
     TryRequest,
 )
 from arrowquant.http.types.jobs import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
     Event,
     EventPage,
     EventType,
@@ -132,6 +135,9 @@ __all__ = [
     "BatchPage",
     "BatchState",
     "Check",
+    "Condition",
+    "ConditionStatus",
+    "ConditionType",
     "Connection",
     "ConnectionChange",
     "ConnectionDetail",

@@ -9,6 +9,12 @@ from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from arrowquant.http.types.shared import Limits, Notify, Output, Recipe, Retention, Source, UnitKind
 
+ConditionStatus: TypeAlias = Literal["TRUE", "FALSE", "UNKNOWN"]
+
+
+ConditionType: TypeAlias = Literal["WORKER_RESPONDING", "THROTTLED", "DEGRADED_QUALITY"]
+
+
 EventType: TypeAlias = Literal["state", "progress", "tensor", "warning", "artifact", "done"]
 
 
@@ -21,6 +27,22 @@ Phase: TypeAlias = Literal["PLANNING", "QUANTIZING", "VERIFYING", "PUBLISHING"]
 
 
 TensorState: TypeAlias = Literal["PENDING", "DONE", "KEPT", "FALLBACK", "TIED"]
+
+
+class Condition(TypedDict):
+    """What is the matter with a job beside its state; what is not listed is not so.
+
+    `WORKER_RESPONDING`, of a job that runs: TRUE while a worker holds a lease
+    (`LEASE_HELD`), FALSE after it ran out (`LEASE_EXPIRED`), UNKNOWN while nobody has taken
+    it up (`WAITING_FOR_WORKER`). `THROTTLED`: a store fails (`STORAGE_UNAVAILABLE` and the
+    like) or the tenant runs as many jobs as it may (`QUOTA`). `DEGRADED_QUALITY`: tensors
+    fell back to more bits (`FALLBACK`).
+    """
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: str
+    since: str
 
 
 class Event(TypedDict):
@@ -99,6 +121,7 @@ class Job(TypedDict):
     update_time: str
     expire_time: str | None
     trace_id: str | None
+    conditions: list[Condition]
     links: Links
 
 
