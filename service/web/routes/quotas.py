@@ -79,7 +79,7 @@ def get_usage(
     response_model=TenantQuotaOut,
     responses=failures("not_found"),
 )
-def get_tenant_quota(tenant: TenantName, _: Operator, shared: Shared) -> Response:
+def get_tenant_quota(_: Operator, tenant: TenantName, shared: Shared) -> Response:
     """The limits that hold for a tenant; those in `overrides` are its own, the others the
     service's defaults."""
     own = shared.deps.quotas.overrides(tenant)
@@ -94,9 +94,9 @@ def get_tenant_quota(tenant: TenantName, _: Operator, shared: Shared) -> Respons
     responses=failures("not_found", "invalid_spec", "payload_too_large", "unsupported_media_type"),
 )
 def set_tenant_quota(
+    _: Operator,
     tenant: TenantName,
     body: Annotated[QuotaOverrides, Body(openapi_examples={"more": {"value": _EXAMPLE}})],
-    _: Operator,
     shared: Shared,
 ) -> Response:
     """Replace the limits that a tenant has of its own. What is left out is the default's again,
