@@ -1,5 +1,14 @@
 """Jobs, API keys and stored answers in SQL."""
 
+# All tables are known to whoever knows one: the schema is compared and emptied as a whole.
+from service.adapters.sql import (  # noqa: F401
+    access_tables,
+    batch_tables,
+    connection_tables,
+    fleet_tables,
+    log_tables,
+    webhook_tables,
+)
 from service.adapters.sql.batches import SqlBatches
 from service.adapters.sql.engine import make_engine, migrate
 from service.adapters.sql.idempotency import SqlIdempotencyStore
