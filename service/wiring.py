@@ -17,6 +17,7 @@ from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
 from service.adapters.sql.outbox import SqlOutbox
 from service.adapters.sql.quotas import SqlQuotas
+from service.adapters.sql.recipes import SqlRecipeBook
 from service.adapters.sql.secrets import SqlSecrets
 from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
@@ -38,6 +39,7 @@ from service.domain.ports import (
     ObjectStores,
 )
 from service.domain.quotas import Quotas
+from service.domain.recipe_book import RecipeBook
 from service.domain.vault import Sealed, Vault
 from service.domain.webhooks import Outbox, Sender, Webhooks
 from service.settings import Settings
@@ -56,6 +58,7 @@ class Deps:
     batches: BatchLedger
     keys: KeyRing
     quotas: Quotas
+    recipes: RecipeBook
     audit: AuditLog
     idempotency: IdempotencyStore
     stores: ObjectStores
@@ -103,6 +106,7 @@ def wire(settings: Settings) -> Deps:
         settings=settings,
         ledger=ledger,
         batches=SqlBatches(engine, clock, ledger),
+        recipes=SqlRecipeBook(engine, clock),
         quotas=SqlQuotas(engine, clock, settings.quota),
         audit=SqlAuditLog(engine, clock, settings.audit_keep),
         tokens=_tokens(settings),

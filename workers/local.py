@@ -21,6 +21,7 @@ from service.adapters.sql.figures import SqlFigures
 from service.adapters.sql.fleet import SqlFleet
 from service.adapters.sql.outbox import SqlOutbox
 from service.adapters.sql.quotas import SqlQuotas
+from service.adapters.sql.recipes import SqlRecipeBook
 from service.adapters.sql.secrets import SqlSecrets
 from service.adapters.sql.webhooks import SqlWebhooks
 from service.adapters.system_clock import SystemClock
@@ -175,6 +176,7 @@ def _deps(settings: Settings, ledger_file: Path, stores: TwoPlaces) -> Deps:
         settings=settings,
         ledger=ledger,
         batches=SqlBatches(engine, clock, ledger),
+        recipes=SqlRecipeBook(engine, clock),
         keys=SqlKeyRing(engine, clock),
         quotas=SqlQuotas(engine, clock, NO_LIMITS),
         audit=SqlAuditLog(engine, clock, None),

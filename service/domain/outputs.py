@@ -59,11 +59,25 @@ class JobPlan:
 
 def resolve_outputs(recipe: Recipe) -> tuple[OutputSpec, ...]:
     """Every output with its defaults filled in, in the order of the request."""
+    if recipe.ref is not None and recipe.ref_sha256 is None:
+        raise ArrowQuantError(
+            "invalid_spec",
+            f"the recipe {recipe.ref!r} is known by name to a server only",
+            "Ask a server for it, or write its fields out.",
+            {"pointer": "/recipe/ref"},
+        )
     own = [bool(output.rules) for output in recipe.outputs] or [False]
     return tuple(
         OutputSpec(name, resolve(alone), rules)
         for (name, alone), rules in zip(recipe.each().items(), own, strict=True)
     )
+
+
+def named(recipe: Recipe) -> dict[str, Any]:
+    """What the ledger keeps of the named recipe that a job was made with."""
+    if recipe.ref is None:
+        return {}
+    return {"ref": {"name": recipe.ref, "sha256": recipe.ref_sha256}}
 
 
 def to_json(outputs: tuple[OutputSpec, ...]) -> dict[str, Any]:

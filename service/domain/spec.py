@@ -101,8 +101,12 @@ class OutputRecipe(Wire):
 
 
 class Recipe(Wire):
-    """How to quantize. What is left out comes from the profile."""
+    """How to quantize. What is left out comes from the profile, or from the recipe that `ref` names
+    (`name@3`, or `name` for its newest version): fields beside `ref` go before its own."""
 
+    ref: Annotated[str, StringConstraints(max_length=80)] | None = None
+    # Of the named version: filled in on submission; given, it must be right.
+    ref_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     profile: ProfileName = "local"
     bits: Bits | None = None
     method: Method = "lsq"
@@ -120,6 +124,8 @@ class Recipe(Wire):
 
     @model_validator(mode="after")
     def _granularity_fits(self) -> Self:
+        if self.ref is not None and self.ref_sha256 is None:
+            return self  # what it is, only the recipe that it names can tell
         if self.granularity != "group" and self.group_size is not None:
             raise ValueError(
                 f"group_size only goes with granularity 'group', not {self.granularity!r}; remove it"
@@ -134,7 +140,8 @@ class Recipe(Wire):
 
     @model_validator(mode="after")
     def _outputs_fit(self) -> Self:
-        self.each()
+        if self.ref is None or self.ref_sha256 is not None:
+            self.each()
         return self
 
     def each(self) -> dict[str, Recipe]:

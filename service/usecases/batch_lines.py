@@ -16,11 +16,13 @@ from service.domain.fields import pointer, reason
 from service.domain.ids import increasing_ids
 from service.domain.outputs import output_ids
 from service.domain.ports import ObjectStores
+from service.domain.recipe_book import RecipeBook
 from service.domain.spec import JobRequest, Place
 from service.domain.webhooks import Webhooks
 from service.domain.wire import Wire
 from service.usecases.batch_sources import SourceChecks
 from service.usecases.plan import open_place
+from service.usecases.recipes import expanded
 from service.usecases.submit import check_notify, endpoint_ids, new_job
 
 # Wrong fields told of one line; a line of a megabyte could have a hundred thousand.
@@ -42,8 +44,14 @@ class LineChecks:
     """All that can be told of lines by themselves and beside each other, in bounded memory."""
 
     def __init__(
-        self, tenant: str, batch_id: str, stores: ObjectStores, webhooks: Webhooks
+        self,
+        tenant: str,
+        batch_id: str,
+        stores: ObjectStores,
+        webhooks: Webhooks,
+        recipes: RecipeBook,
     ) -> None:
+        self._recipes = recipes
         self._tenant, self._batch_id, self._stores = tenant, batch_id, stores
         self._root = cache(lambda connection: stores.place(tenant, connection))
         self._endpoints = cache(lambda: endpoint_ids(webhooks, tenant))
@@ -57,7 +65,7 @@ class LineChecks:
         """The line's job, or what is wrong with it."""
         try:
             line = BatchRequestLine.model_validate_json(text)
-            request = line.body
+            request = expanded(line.body, self._recipes, self._tenant)
             root = self._root(request.output.connection)
             job = new_job(request, self._tenant, root, self._batch_id)
             check_notify(request, self._endpoints)

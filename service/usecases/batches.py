@@ -20,6 +20,7 @@ from service.domain.batch import (
 )
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.ports import Bell, Clock, ObjectStores
+from service.domain.recipe_book import RecipeBook
 from service.domain.webhooks import Webhooks
 from service.usecases.batch_lines import LineChecks
 from service.usecases.paging import page_position, page_size, page_token
@@ -51,12 +52,13 @@ class Intake:
         batches: BatchLedger,
         stores: ObjectStores,
         webhooks: Webhooks,
+        recipes: RecipeBook,
         clock: Clock,
         max_line_bytes: int,
     ) -> None:
         self._new, self._batches, self._clock = new, batches, clock
         self._max_line_bytes = max_line_bytes
-        self._checks = LineChecks(new.tenant, new.id, stores, webhooks)
+        self._checks = LineChecks(new.tenant, new.id, stores, webhooks, recipes)
         self._errors: list[FieldError] = []
         self._bad = _Lines()
         self._total = 0

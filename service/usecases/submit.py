@@ -10,7 +10,7 @@ from service import tracing
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.ids import new_id
 from service.domain.job import PRIORITIES, JobRecord, JobState, Progress
-from service.domain.outputs import resolve_outputs, to_json
+from service.domain.outputs import named, resolve_outputs, to_json
 from service.domain.ports import Bell, Clock, Ledger, NewJob, ObjectStore, ObjectStores
 from service.domain.report import MANIFEST_NAME
 from service.domain.spec import JobRequest
@@ -67,7 +67,7 @@ def new_job(
         labels=dict(request.labels),
         priority=PRIORITIES[request.priority],
         request=request.model_dump(mode="json", exclude_unset=True),
-        resolved=to_json(resolve_outputs(request.recipe)),
+        resolved=to_json(resolve_outputs(request.recipe)) | named(request.recipe),
         max_runtime_s=request.limits.max_runtime_s,
         max_pending_s=request.limits.max_pending_s,
         retain_days=request.retention.days if request.retention else None,

@@ -133,7 +133,13 @@ async def create_batch(
     deps, settings = shared.deps, shared.deps.settings
     new = NewBatch(new_id("batch"), tenant, name, _labels(label), window_s(completion_window))
     intake = Intake(
-        new, deps.batches, deps.stores, deps.webhooks, deps.clock, settings.max_body_bytes
+        new,
+        deps.batches,
+        deps.stores,
+        deps.webhooks,
+        deps.recipes,
+        deps.clock,
+        settings.max_body_bytes,
     )
     with _uploads.slot(tenant):
         await run_in_threadpool(intake.__enter__)

@@ -17,6 +17,7 @@ from service.domain.ordering import parse_order
 from service.domain.spec import JobRequest
 from service.usecases import jobs, submit
 from service.usecases.jobs import JobFilter
+from service.usecases.recipes import expanded
 from service.web.answers import failures, json_answer
 from service.web.auth import JobsRead, JobsWrite
 from service.web.context import Shared
@@ -70,6 +71,7 @@ def create_job(
     this answers 202 the job is in the database and is not lost, whatever else is down.
     """
     deps = shared.deps
+    body = expanded(body, deps.recipes, tenant)
     if validate_only:
         new = submit.check(body, tenant, deps.stores, deps.webhooks)
         job = submit.preview(new, deps.clock, deps.settings.max_attempts)

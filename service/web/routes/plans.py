@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from service.usecases.plan import announce
+from service.usecases.recipes import expanded
 from service.web.answers import failures, json_answer
 from service.web.auth import JobsRead
 from service.web.context import Shared
@@ -55,4 +56,5 @@ def create_plan(
     """Read the headers of the source (never its weights) and say what a job would do: the exact
     bytes of the artifact, and for every tensor what happens to it and why. Nothing is stored, so
     this may be repeated freely; it is the same function as `arrowquant plan`."""
+    body = expanded(body, shared.deps.recipes, tenant)
     return json_answer(announce(shared.deps.stores, tenant, body))

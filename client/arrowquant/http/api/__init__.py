@@ -14,6 +14,7 @@ from arrowquant.http.api.jobs import JobsApi
 from arrowquant.http.api.operation import OperationApi
 from arrowquant.http.api.plans import PlansApi
 from arrowquant.http.api.quotas import QuotasApi
+from arrowquant.http.api.recipes import RecipesApi
 from arrowquant.http.api.system import SystemApi
 from arrowquant.http.api.webhooks import WebhooksApi
 
@@ -28,6 +29,7 @@ class Api(
     OperationApi,
     PlansApi,
     QuotasApi,
+    RecipesApi,
     SystemApi,
     WebhooksApi,
 ):

@@ -14,6 +14,7 @@ from arrowquant.http.async_api.jobs import AsyncJobsApi
 from arrowquant.http.async_api.operation import AsyncOperationApi
 from arrowquant.http.async_api.plans import AsyncPlansApi
 from arrowquant.http.async_api.quotas import AsyncQuotasApi
+from arrowquant.http.async_api.recipes import AsyncRecipesApi
 from arrowquant.http.async_api.system import AsyncSystemApi
 from arrowquant.http.async_api.webhooks import AsyncWebhooksApi
 
@@ -28,6 +29,7 @@ class AsyncApi(
     AsyncOperationApi,
     AsyncPlansApi,
     AsyncQuotasApi,
+    AsyncRecipesApi,
     AsyncSystemApi,
     AsyncWebhooksApi,
 ):

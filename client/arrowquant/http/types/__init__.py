@@ -80,6 +80,7 @@ from arrowquant.http.types.quotas import (
     Standing,
     TenantQuota,
 )
+from arrowquant.http.types.recipes import RecipeOut, RecipePage, RecipeRequest
 from arrowquant.http.types.shared import (
     Fallback,
     Limits,
@@ -194,6 +195,9 @@ __all__ = [
     "QuotaOverrides",
     "Ready",
     "Recipe",
+    "RecipeOut",
+    "RecipePage",
+    "RecipeRequest",
     "ResolvedRecipe",
     "Retention",
     "Role",

@@ -84,8 +84,13 @@ class OutputRecipe(TypedDict):
 
 
 class Recipe(TypedDict):
-    """How to quantize. What is left out comes from the profile."""
+    """How to quantize. What is left out comes from the profile, or from the recipe that `ref`
+    names (`name@3`, or `name` for its newest version): fields beside `ref` go before its
+    own.
+    """
 
+    ref: NotRequired[str | None]
+    ref_sha256: NotRequired[str | None]
     profile: NotRequired[Literal["edge", "local", "cloud"]]
     bits: NotRequired[Literal[2, 3, 4, 8] | None]
     method: NotRequired[Literal["lsq", "minmax"]]
