@@ -112,6 +112,11 @@ async def webhook_delivery(world: World) -> str:
     return made
 
 
+async def recipe(world: World) -> str:
+    world.deps.recipes.add("acme", MARK, {"rules": [{"match": f"{MARK}*", "bits": 8}]})
+    return MARK
+
+
 def always(text: str) -> Callable[[World], Awaitable[str]]:
     async def made(_: World) -> str:
         return text
@@ -128,6 +133,8 @@ MAKERS: dict[str, Callable[[World], Awaitable[str]]] = {
     "key_id": api_key,
     "endpoint_id": webhook_endpoint,
     "delivery_id": webhook_delivery,
+    "recipe_name": recipe,
+    "version": always("1"),
     "tenant": always("acme"),
     "worker_id": always("wrk_0f1e2d3c4b5a69788796a5b4"),
 }

@@ -25,7 +25,12 @@ _REPEATABLE: Final = ("idempotency_key_reused", "idempotency_in_flight")
 _BODY: Final = ("invalid_spec", "payload_too_large", "unsupported_media_type")
 RecipeName = Annotated[
     str,
-    Path(max_length=64, pattern=r"^[a-z0-9_-]+$", examples=["diffusion-default"]),
+    Path(
+        description="The recipe's name.",
+        max_length=64,
+        pattern=r"^[a-z0-9_-]+$",
+        examples=["diffusion-default"],
+    ),
 ]
 
 
@@ -89,7 +94,9 @@ def get_recipe(recipe_name: RecipeName, tenant: JobsRead, shared: Shared) -> Res
 )
 def get_recipe_version(
     recipe_name: RecipeName,
-    version: Annotated[int, Path(ge=1, le=999_999_999)],
+    version: Annotated[
+        int, Path(description="The number after `@`.", ge=1, le=999_999_999, examples=[1])
+    ],
     tenant: JobsRead,
     shared: Shared,
 ) -> Response:
