@@ -60,6 +60,11 @@ def error(problem: ArrowQuantError) -> None:
     if isinstance(problem, ApiError):
         for field in problem.errors:
             pointer, detail = str(field.get("pointer", "")), str(field.get("detail", ""))
+            if field.get("line"):
+                place = f" at [bold]{clean(pointer)}[/]" if pointer else ""
+                code = escape(f"[{field.get('code', '')}]")
+                _line(console, f"  line {clean(field['line'])}{place} {code} {clean(detail)}")
+                continue
             if detail in problem.detail:  # said already
                 detail = ""
             if detail or pointer not in problem.detail:
