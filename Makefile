@@ -70,6 +70,10 @@ bench: setup $(DEMO_STAMP) ## Measure everything, then write the report (BENCH_A
 report: setup ## Write docs/benchmark-report.md and its charts from the raw results
 	$(BIN)/python -m benchmarks.report
 
+.PHONY: try-slurm
+try-slurm: setup ## Run pilots under a real Slurm on this machine (root, Debian's slurmctld, slurmd, munge)
+	$(BIN)/python scripts/try_slurm.py
+
 .PHONY: openapi
 openapi: setup ## Write openapi.yaml from the application
 	$(BIN)/python -m service openapi > openapi.yaml.new
