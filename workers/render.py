@@ -124,12 +124,13 @@ def served(console: Console, settings: Settings, broker: Broker) -> None:
         lines.append(f"  store      {name} = {escape(str(place))}")
     for line in lines:  # never broken: paths and addresses are copied from here
         console.print(line, highlight=False, soft_wrap=True)
-    keys = wire(settings).keys
-    if settings.auth and not any(key.revoke_time is None for key in keys.list()):
+    deps = wire(settings)
+    if settings.auth and not any(key.revoke_time is None for key in deps.keys.list()):
         # It may do everything: whoever starts the server makes the other keys with it.
-        _, secret = keys.create("default", "first key", ALL_SCOPES)
+        _, secret = deps.keys.create("default", "first key", ALL_SCOPES)
         console.print("  first key, shown this once:", highlight=False)
         console.print(f"export ARROWQUANT_URL={url} ARROWQUANT_API_KEY={secret}", soft_wrap=True)
+    deps.close()
 
 
 def error(console: Console, problem: ArrowQuantError) -> None:

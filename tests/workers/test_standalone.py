@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,11 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from service import logs
+from service.domain.access import ALL_SCOPES
 from service.settings import InvalidSettings, Settings
+from service.wiring import wire
 from tests.processes import HOST, free_port
-from workers import listening, standalone
+from workers import listening, render, standalone
 
 
 def test_a_port_that_is_taken_is_said_at_once(tmp_path: Path) -> None:
@@ -140,3 +145,18 @@ def test_a_signal_may_come_at_any_moment_of_the_wait() -> None:
             assert stop.wait(10)
         finally:
             signal.signal(signal.SIGALRM, earlier)
+
+
+def test_the_first_key_may_do_everything(tmp_path: Path) -> None:
+    settings = Settings.load(data_dir=tmp_path, port=8)
+    broker = standalone.Broker("filesystem://", None, "files")
+    console = Console(file=io.StringIO(), width=400)
+    render.served(console, settings, broker)
+    render.served(console, settings, broker)
+    shown: str = console.file.getvalue()  # type: ignore[attr-defined]
+    (secret,) = re.findall(r"ARROWQUANT_API_KEY=(\S+)", shown)  # made and shown once
+    deps = wire(settings)
+    key = deps.keys.find(secret)
+    deps.close()
+    assert key is not None
+    assert key.scopes == ALL_SCOPES
