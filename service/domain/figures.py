@@ -23,6 +23,8 @@ class Figures:
     rss_max_bytes     the largest process that works on a unit, as last heard
     bytes_per_s       source bytes, summed over running jobs
     tensors_per_s     finished tensors, summed over running jobs
+    webhooks_pending  messages of webhooks that are still to be delivered
+    webhook_age_s     how long the oldest of them has been due
     """
 
     jobs: dict[str, int] = field(default_factory=dict)
@@ -37,6 +39,8 @@ class Figures:
     rss_max_bytes: int = 0
     bytes_per_s: float = 0.0
     tensors_per_s: float = 0.0
+    webhooks_pending: int = 0
+    webhook_age_s: float = 0.0
 
 
 class FigureSource(Protocol):

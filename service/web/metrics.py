@@ -149,6 +149,7 @@ class LedgerCollector(Collector):
         if figures is not None:
             yield from _of_jobs(figures)
             yield from _of_units(figures)
+            yield from _of_webhooks(figures)
 
     def figures(self) -> Figures | None:
         """At most a few seconds old; None if the ledger did not answer."""
@@ -183,6 +184,13 @@ def _of_units(figures: Figures) -> Iterator[Metric]:
         "lease_age_seconds", "Longest time since a unit's holder was heard of.", figures.lease_age_s
     )
     yield _gauge("unit_rss_bytes", "Memory of the largest process at work.", figures.rss_max_bytes)
+
+
+def _of_webhooks(figures: Figures) -> Iterator[Metric]:
+    yield _gauge("webhooks_pending", "Messages still to be delivered.", figures.webhooks_pending)
+    yield _gauge(
+        "webhook_delay_seconds", "How long the oldest has been due.", figures.webhook_age_s
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
+from service import tracing
 from service.adapters.celery_bell import CeleryBell
 from service.settings import Settings
 from service.web.app import create_app
@@ -97,6 +101,25 @@ class TestBell:
             assert b"arrowquant.work" in message
             assert b'"argsrepr": "()"' in message
         bell.close()
+
+    def test_a_ring_carries_the_id_of_its_trace_and_nothing_else(
+        self, redis_server: RedisServer, redis_url: str
+    ) -> None:
+        bell = CeleryBell(redis_url, Path())
+        ids = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        with (
+            tracing.span("request", parent=ids),
+            structlog.contextvars.bound_contextvars(tenant="acme", job_id="job_1"),
+        ):
+            bell.ring()
+        bell.close()
+        with redis_server.client() as client:
+            message = json.loads(client.lindex("arrowquant", 0))
+        assert message["content-type"] == "application/json"
+        assert json.loads(base64.b64decode(message["body"]))[:2] == [[], {}]
+        assert tracing.id_of(message["headers"]["traceparent"]) == tracing.id_of(ids)
+        assert "acme" not in repr(message)
+        assert "job_1" not in repr(message)
 
     def test_a_broker_that_is_down_is_noticed_fast_and_found_again(
         self, own_redis: RedisServer

@@ -9,9 +9,11 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, case, fu
 
 from service.adapters.sql.engine import Database
 from service.adapters.sql.tables import UnitState, jobs, units
+from service.adapters.sql.webhook_tables import deliveries
 from service.domain.figures import Figures, FigureSource
 from service.domain.job import JobState
 from service.domain.ports import Clock
+from service.domain.webhooks import DeliveryState
 
 
 class SqlFigures(FigureSource):
@@ -26,6 +28,7 @@ class SqlFigures(FigureSource):
             queued = connection.execute(_queued()).all()
             held = connection.execute(_held(now)).one()
             rates = connection.execute(_rates()).one()
+            hooks = connection.execute(_webhooks()).one()
             return Figures(
                 jobs=_counts(connection, _by_state()),
                 failed=_counts(connection, _by_code()),
@@ -41,6 +44,8 @@ class SqlFigures(FigureSource):
                 rss_max_bytes=int(held.rss or 0),
                 bytes_per_s=float(rates.bytes or 0.0),
                 tensors_per_s=float(rates.tensors or 0.0),
+                webhooks_pending=int(hooks.pending),
+                webhook_age_s=_since(hooks.due, now),
             )
 
     def _age(self, first_end: datetime | None, now: datetime) -> float:
@@ -48,6 +53,10 @@ class SqlFigures(FigureSource):
         if first_end is None:
             return 0.0
         return max(0.0, self._lease_s - (first_end - now).total_seconds())
+
+
+def _since(moment: datetime | None, now: datetime) -> float:
+    return 0.0 if moment is None else max(0.0, (now - moment).total_seconds())
 
 
 def _counts(connection: Connection, query: Select[Any]) -> dict[Any, int]:
@@ -108,3 +117,11 @@ def _rates() -> Select[Any]:
         func.sum(finished).label("tensors"),
     ]
     return select(*sums).where(jobs.c.state == JobState.RUNNING, jobs.c.active_s > 0)
+
+
+def _webhooks() -> Select[Any]:
+    found: list[ColumnElement[Any]] = [
+        func.count().label("pending"),
+        func.min(deliveries.c.next_time).label("due"),
+    ]
+    return select(*found).where(deliveries.c.state == DeliveryState.PENDING)
