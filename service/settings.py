@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     max_body_bytes: ByteSize = ByteSize(2**20)
     max_batch_bytes: ByteSize = ByteSize(100 * 2**20)
     max_batch_lines: int = Field(50_000, ge=1, le=1_000_000)
+    replaced_keep_s: int = Field(3600, ge=0, le=30 * 86400)
     retention_days: int | None = Field(None, ge=1, le=3650)
     tenant_retention_days: dict[str, Annotated[int, Field(ge=1, le=3650)]] = {}
     webhook_timeout_s: float = Field(15.0, ge=1, le=30)

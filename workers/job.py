@@ -10,6 +10,7 @@ from service.domain.catalog import ObjectInfo
 from service.domain.job import Claim
 from service.domain.outputs import JobPlan, OutputSpec, from_json, plan_outputs
 from service.domain.ports import ObjectStore, ObjectStores
+from service.domain.report import part_name, report_name
 from service.domain.spec import JobRequest
 from service.usecases.inspect_source import inspect, reopen
 from workers.stages.metered import Metered
@@ -41,6 +42,28 @@ class JobContext:
     def key(self, name: str, output: int = 0) -> str:
         """Where a file of an output's artifact goes."""
         return self.request.output.prefix + self.outputs[output].folder + name
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an artifact that is there is to give way to this one."""
+        return self.request.output.if_exists == "replace"
+
+    def first_part(self, output: int) -> int:
+        """The number of an output's first part: not 0 where another artifact's names are taken."""
+        numbers: list[int] = self.claim.resolved.get("first_parts") or []
+        return numbers[output] if output < len(numbers) else 0
+
+    def part_key(self, seq: int, output: int = 0) -> str:
+        """Where the part of a unit goes."""
+        return self.key(part_name(self.first_part(output) + seq), output)
+
+    def report_name(self, output: int) -> str:
+        """What the report is called."""
+        return report_name(self.first_part(output))
+
+    def replaced_name(self, output: int) -> str:
+        """Where the manifest that this one replaces is kept for a while."""
+        return f"manifest-before-{self.first_part(output):05d}.json"
 
     def fresh_plan(self) -> JobPlan:
         """Plan from the source as it is now."""

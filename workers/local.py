@@ -118,6 +118,7 @@ class LocalJob:
             # Nothing to claim for a moment: another process holds it, or a retry is due later.
             if not workshop.run(self.job_id):
                 pause.wait(POLL_S)
+        workshop.run(self.job_id)  # what the job has replaced, or left half written
 
 
 def plan_request(source: str, recipe: Recipe) -> tuple[ObjectStore, PlanRequest]:
@@ -147,7 +148,11 @@ def open_job(
 
 def _within(settings: Settings, limits: Limits) -> Settings:
     """The limits belong to this run, not to the job: a second try may be given more memory."""
-    given = {"threads": limits.threads, "max_memory_bytes": limits.max_memory_bytes}
+    given = {
+        "threads": limits.threads,
+        "max_memory_bytes": limits.max_memory_bytes,
+        "replaced_keep_s": 0,  # nobody is here later to tidy up
+    }
     return settings.model_copy(update={key: v for key, v in given.items() if v is not None})
 
 

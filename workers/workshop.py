@@ -162,12 +162,15 @@ class Workshop:
                     plan.run(context, ledger, lease)
                 case UnitKind.QUANTIZE:
                     whole = self._plans.plan(context)
-                    threads = context.request.limits.threads or settings.threads
+                    threads = min(
+                        settings.threads, context.request.limits.threads or settings.threads
+                    )
                     quantize.run(context, ledger, lease, whole, threads, self._memory(context))
                 case UnitKind.PUBLISH:
-                    publish.run(context, ledger, lease, self._plans.plan(context))
+                    whole, keep_s = self._plans.plan(context), settings.replaced_keep_s
+                    publish.run(context, ledger, lease, whole, keep_s)
                 case UnitKind.CLEANUP:
-                    cleanup.run(context, ledger)
+                    cleanup.run(context, ledger, lease)
 
     def _memory(self, context: JobContext) -> int | None:
         """The tightest of what the operator, the job and its profile allow."""

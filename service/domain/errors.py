@@ -77,6 +77,7 @@ CODES: dict[str, Code] = {
         Code("non_finite_weights", Fault.USER),
         Code("quality_below_threshold", Fault.USER),
         Code("output_exists", Fault.USER),
+        Code("output_mismatch", Fault.USER),
         Code("output_in_use", Fault.USER),
         Code("invalid_artifact", Fault.USER),
         Code("digest_mismatch", Fault.STORAGE, retryable=True),

@@ -163,6 +163,7 @@ class JobRecord:
     usage: Usage = Usage()
     delete_time: datetime | None = None
     delete_artifacts: bool | None = None
+    leftovers: list[tuple[str, str]] | None = None
     trace: str | None = None
     conditions: tuple[Condition, ...] = ()
 

@@ -26,6 +26,7 @@ from service.domain.job import (
     Worker,
 )
 from service.domain.ordering import NEWEST_FIRST, After, By
+from service.domain.succession import Adoption
 
 
 class Upload(Protocol):
@@ -214,10 +215,21 @@ class Ledger(Protocol):
         tensors: Iterable[TensorRow],
         units: Iterable[UnitPlan],
         warnings: Sequence[dict[str, Any]] = (),
+        adoption: Adoption | None = None,
     ) -> None:
         """Store the plan in one transaction: phase QUANTIZING, QUANTIZE units become claimable.
         Where units exist already (a retry), they must be the same or source_changed is raised;
-        finished ones stay finished. With no unit left to do, PUBLISH becomes claimable."""
+        finished ones stay finished. With no unit left to do, PUBLISH becomes claimable. What is
+        adopted is finished from the start."""
+
+    def already_done(
+        self,
+        claim: Claim,
+        resolved: dict[str, Any],
+        tensors: Iterable[TensorRow],
+        summary: dict[str, Any],
+    ) -> None:
+        """Instead of plan_done: the artifact is there already. SUCCEEDED at once."""
 
     def unit_errors(
         self, claim: Claim, errors: Sequence[PieceError], output: int = 0
@@ -252,15 +264,32 @@ class Ledger(Protocol):
 
     def set_phase(self, claim: Claim, phase: str) -> None: ...
 
-    def publish_done(self, claim: Claim, summary: dict[str, Any]) -> None:
-        """SUCCEEDED, with artifact and done events."""
+    def publish_done(
+        self,
+        claim: Claim,
+        summary: dict[str, Any],
+        leftovers: Sequence[tuple[str, str]] = (),
+        keep_s: float = 0,
+    ) -> None:
+        """SUCCEEDED, with artifact and done events. Of what was replaced, keys and ETags are left
+        for a CLEANUP unit after `keep_s`."""
 
     def reopen_unit(self, claim: Claim, seq: int, reason: str, output: int = 0) -> None:
         """VERIFYING found an output's part missing or changed: its unit becomes claimable again and PUBLISH
         waits for it."""
 
-    def cleanup_done(self, claim: Claim) -> None:
-        """CANCELLING to CANCELLED."""
+    def cleanup_done(self, claim: Claim, *, removed: bool = False) -> None:
+        """CANCELLING to CANCELLED. `removed`: finished parts are gone, and not finished for a
+        retry."""
+
+    def place_busy(self, job_id: str) -> bool:
+        """Whether another job that has not ended writes to a place of this one."""
+
+    def owned_elsewhere(self, job_id: str, keys: Sequence[str]) -> set[str]:
+        """Those keys of the job's output connection that are parts of another job too."""
+
+    def predecessor(self, job_id: str) -> JobRecord | None:
+        """The tenant's last job with the same output that was planned and did not succeed."""
 
     def release(self, claim: Claim, delay_s: float, error: ArrowQuantError | None = None) -> None:
         """Give a unit back for a later try, not before `delay_s` from now."""

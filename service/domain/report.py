@@ -27,6 +27,11 @@ def part_name(seq: int) -> str:
     return f"part-{seq:05d}.arrow"
 
 
+def report_name(first_part: int) -> str:
+    """File name of the report that goes with parts numbered from there on."""
+    return f"report-{first_part:05d}.json" if first_part else REPORT_NAME
+
+
 @dataclass(frozen=True, slots=True)
 class Documents:
     """The rendered files and what the job's summary repeats of them."""
@@ -46,8 +51,9 @@ def render(
     engine: dict[str, str],
     warnings: Sequence[dict[str, Any]],
     report_sha256: Callable[[bytes], str],
+    first_part: int = 0,
 ) -> Documents:
-    """Both files. `report_sha256` hashes the report's bytes to hex."""
+    """Both files. `first_part` is the number of the first part. `report_sha256` hashes the report's bytes to hex."""
     totals = _totals(plan, rows, parts)
     summary = {"totals": totals, "counts": _counts(rows), "quality": quality(rows)}
     report = dump(_report(rows, summary))
@@ -59,7 +65,12 @@ def render(
         "recipe": {"requested": requested, "resolved": plan.recipe.model_dump(mode="json")},
         "engine": engine,
         "parts": [
-            {"name": part_name(p.seq), "bytes": p.nbytes, "sha256": p.sha256, "batches": p.batches}
+            {
+                "name": part_name(first_part + p.seq),
+                "bytes": p.nbytes,
+                "sha256": p.sha256,
+                "batches": p.batches,
+            }
             for p in parts
         ],
         "tensors": _tensor_entries(plan, rows),
@@ -68,7 +79,7 @@ def render(
         "escalations": escalations(rows),
         "warnings": list(warnings),
         "report": {
-            "name": REPORT_NAME,
+            "name": report_name(first_part),
             "bytes": len(report),
             "sha256": report_sha256(report),
         },

@@ -189,7 +189,7 @@ class Source(Place):
 class Output(Place):
     """Where the artifact goes, and what to do when one is there already."""
 
-    if_exists: Literal["fail", "replace"] = "fail"
+    if_exists: Literal["fail", "replace", "resume"] = "fail"
 
     @field_validator("prefix")
     @classmethod

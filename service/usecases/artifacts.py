@@ -14,7 +14,7 @@ import orjson
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobRecord, JobState
 from service.domain.ports import Ledger, ObjectStore, ObjectStores
-from service.domain.report import MANIFEST_NAME, REPORT_NAME
+from service.domain.report import MANIFEST_NAME
 from service.usecases.which_output import Which, one_output, outputs_of
 
 MAX_MANIFEST_BYTES: Final = 256 * 2**20
@@ -80,10 +80,8 @@ class Artifacts:
         """The report's bytes, through us in any case."""
         job = self._succeeded(job_id, tenant)
         store, which = self._store(job), one_output(job, output)
-        file = next((f for f in self._listed(job, store, which) if f.name == REPORT_NAME), None)
-        if file is None:
-            raise _gone(job, which)
-        return Download(file, None, _checked(store, _key(job, which, REPORT_NAME), file))
+        _, file, *_parts = self._listed(job, store, which)
+        return Download(file, None, _checked(store, _key(job, which, file.name), file))
 
     def _succeeded(self, job_id: str, tenant: str) -> JobRecord:
         job = self._ledger.get_job(job_id, tenant)

@@ -78,6 +78,7 @@ TABLE: Final[dict[str, Shown]] = {
     "non_finite_weights": Shown(422, "The weights hold NaN or infinity"),
     "quality_below_threshold": Shown(422, "The quality is below the threshold"),
     "output_exists": Shown(409, "The output holds an artifact already"),
+    "output_mismatch": Shown(409, "What is there is not what the job would make"),
     "output_in_use": Shown(409, "Another job writes to the output"),
     "invalid_artifact": Shown(422, "The artifact is broken"),
     "digest_mismatch": Shown(502, "Stored bytes differ from what was written"),

@@ -1,78 +1,78 @@
-"""CLEANUP: after a cancel or a failure, leave no unfinished upload behind.
+"""CLEANUP: leave nothing behind that nobody can use.
 
-A cancelled job's finished parts go too: without a manifest nothing can be read from them. A failed
-job keeps them, so that a retry continues where it stopped.
+After a cancel or a failure unfinished uploads go. A cancelled job's finished parts go too: without a
+manifest nothing can be read from them. A failed job keeps them, so that a retry continues where it
+stopped; unless it was to replace an artifact, which then stands alone again. A deleted job's artifact
+goes if that was asked, and what a job has replaced goes some time after.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
 
-from service.domain.errors import ArrowQuantError
-from service.domain.job import JobState, PartRow
+from service.domain.job import JobRecord, JobState
 from service.domain.ports import Ledger
-from service.domain.report import MANIFEST_NAME, REPORT_NAME, part_name
+from workers import place
 from workers.job import JobContext
+from workers.lease import Lease
+from workers.steps.removal import Postponed, delete_if, remove_own
+
+LATER_S = 30.0
+MayGoOn = Callable[[], None]
+_ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 
 
-def run(context: JobContext, ledger: Ledger) -> None:
-    """Abort uploads below the output prefix, remove a cancelled job's parts."""
+def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
+    """Tidy up after a job that has ended, or put it off while another one writes to its place."""
     job = ledger.get_job(context.claim.job_id)
+    removing = job.state is JobState.CANCELLING or bool(job.delete_artifacts)
+    removing = removing or (context.replaces and job.state in _ENDED_BADLY)
+
+    def may_go_on() -> None:
+        lease.check()
+        # A job that is being cancelled holds its place itself.
+        if ledger.place_busy(job.id):
+            raise Postponed
+
+    try:
+        may_go_on()
+    except Postponed:
+        # Whoever is there now aborts what he finds half written under his own names.
+        if not removing and not job.leftovers:
+            ledger.cleanup_done(context.claim)
+            return
+        ledger.release(context.claim, LATER_S)
+        return
+    try:
+        _tidy(context, ledger, job, removing, may_go_on)
+    except Postponed:
+        ledger.release(context.claim, LATER_S)
+        return
+    ledger.cleanup_done(context.claim, removed=removing and job.state is not JobState.SUCCEEDED)
+
+
+def _tidy(
+    context: JobContext, ledger: Ledger, job: JobRecord, removing: bool, may_go_on: MayGoOn
+) -> None:
     parts = ledger.parts(job.id)
     for output in range(len(context.outputs)):
         context.output.abort_uploads(context.key("part-", output))
-        if job.state is JobState.CANCELLING or job.delete_artifacts:
+        if removing:
             mine = [part for part in parts if part.output == output]
-            _remove(context, output, mine, job.progress.units_total)
-    ledger.cleanup_done(context.claim)
+            restore, units = not job.delete_artifacts, job.progress.units_total
+            remove_own(context, ledger, output, mine, units, may_go_on, restore=restore)
+        if job.leftovers:
+            _remove_leftovers(context, output, job.leftovers, may_go_on)
 
 
-def _remove(context: JobContext, output: int, parts: Sequence[PartRow], units: int) -> None:
-    """Every part of an output this job may have written: also those that it was to make again, wider, of
-    which the ledger has forgotten the first. And the manifest, if the publisher put it in the
-    moment of the cancel.
-
-    If a manifest lists other parts, somebody else's artifact is there: then only what is
-    provably ours goes.
-    """
-    listed = _listed_parts(context, output)
-    if listed not in (None, [(part_name(part.seq), part.sha256) for part in parts]):
-        for part in parts:
-            _delete_if_ours(context, part)
-        return
-    if listed is not None:
-        context.output.delete(context.key(MANIFEST_NAME, output))
-        context.output.delete(context.key(REPORT_NAME, output))
-    ours = {context.key(part_name(seq), output) for seq in range(units)}
-    for info in list(context.output.list(context.key("part-", output))):
-        if info.key in ours:
-            context.output.delete(info.key)
-
-
-def _delete_if_ours(context: JobContext, part: PartRow) -> None:
-    try:
-        etag = context.output.stat(part.key).etag
-    except ArrowQuantError as error:
-        if error.code != "source_not_found":
-            raise
-        return
-    if etag == part.etag:
-        context.output.delete(part.key)
-
-
-def _listed_parts(context: JobContext, output: int) -> list[Any] | None:
-    """Name and digest of each part of the manifest in the output; None if there is none."""
-    key = context.key(MANIFEST_NAME, output)
-    try:
-        info = context.output.stat(key)
-        text = context.output.read(key, 0, info.size, info.etag)
-    except ArrowQuantError as error:
-        if error.code == "source_not_found":
-            return None
-        raise
-    try:
-        return [(part["name"], part["sha256"]) for part in json.loads(text)["parts"]]
-    except (ValueError, TypeError, KeyError):
-        return ["something that is not ours"]
+def _remove_leftovers(
+    context: JobContext, output: int, leftovers: list[tuple[str, str]], may_go_on: MayGoOn
+) -> None:
+    """What the artifact that stands here does not need."""
+    found = place.standing(context, output)
+    folder = context.key("", output)
+    needed = {folder + name for name in found.names} if found else set()
+    for key, etag in leftovers:
+        if key.startswith(folder) and key not in needed:
+            may_go_on()
+            delete_if(context, key, etag)

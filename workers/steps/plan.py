@@ -1,4 +1,4 @@
-"""PLAN: read the headers, decide every tensor, cut the units."""
+"""PLAN: read the headers, decide every tensor, cut the units, and choose the names of the parts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from service.domain.forecast import job_rows, job_warnings
 from service.domain.job import UnitPlan
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
-from service.domain.report import MANIFEST_NAME
+from service.domain.succession import Adoption, first_part
+from workers import place
 from workers.job import JobContext, pinned
 from workers.lease import Lease
+from workers.place import Standing
+from workers.steps import resume
 
 
 def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
@@ -20,15 +23,29 @@ def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
 
     A retry plans again: the ledger refuses it with source_changed if the source is another by now.
     """
-    for output in range(len(context.outputs)):
-        _make_room(context, output)
+    standing = [place.standing(context, output) for output in range(len(context.outputs))]
+    if context.request.output.if_exists == "fail":
+        _refuse(standing)
     plan = context.fresh_plan()
     resolved: dict[str, Any] = context.claim.resolved | {
         "source": pinned(plan),
         "engine": versions(),
     }
+    adoption: Adoption | None = None
+    if context.request.output.if_exists == "resume":
+        if any(standing):
+            lease.confirm()
+            rows, summary = resume.complete(context, plan, standing)
+            ledger.already_done(context.claim, resolved, rows, summary)
+            return
+        if "source" not in context.claim.resolved:  # a retry has adopted what there was
+            adoption, taken = resume.unfinished(context, ledger, plan)
+            resolved |= taken
+    if context.replaces:
+        resolved |= _names(context, plan, standing)
     lease.confirm()  # tells what was read
-    ledger.plan_done(context.claim, resolved, job_rows(plan), _units(plan), job_warnings(plan))
+    rows, units, found = job_rows(plan), _units(plan), job_warnings(plan)
+    ledger.plan_done(context.claim, resolved, rows, units, found, adoption)
 
 
 def _units(plan: JobPlan) -> list[UnitPlan]:
@@ -38,21 +55,32 @@ def _units(plan: JobPlan) -> list[UnitPlan]:
     ]
 
 
-def _make_room(context: JobContext, output: int) -> None:
-    """An artifact is there from its manifest on: refuse to touch one, or take its manifest away
-    before the first part of it is overwritten."""
-    key = context.key(MANIFEST_NAME, output)
-    try:
-        context.output.stat(key)
-    except ArrowQuantError as error:
-        if error.code == "source_not_found":
-            return
-        raise
-    if context.request.output.if_exists == "fail":
-        raise ArrowQuantError(
-            "output_exists",
-            "the output prefix already holds an artifact",
-            "Choose another prefix, or set if_exists to 'replace'.",
-            {"object": key},
-        )
-    context.output.delete(key)
+def _names(
+    context: JobContext, plan: JobPlan, standing: list[Standing | None]
+) -> dict[str, list[int]]:
+    """Names of parts that nobody has, so that what stands there is whole until it is replaced."""
+    earlier = context.claim.resolved.get("first_parts")
+    numbers = []
+    for output, found in enumerate(standing):
+        if found is None:
+            numbers.append(earlier[output] if earlier else 0)
+            continue
+        taken = place.numbers_taken(context, output, found)
+        before = earlier[output] if earlier else None
+        if before is not None:
+            # Parts of this very job are in its way no more than nothing.
+            taken = place.numbers_listed(found)
+        numbers.append(first_part(taken, len(plan.units), before))
+    return {"first_parts": numbers}
+
+
+def _refuse(standing: list[Standing | None]) -> None:
+    """An artifact is there from its manifest on: do not touch one."""
+    for found in standing:
+        if found is not None:
+            raise ArrowQuantError(
+                "output_exists",
+                "the output prefix already holds an artifact",
+                "Choose another prefix, or set if_exists to 'replace'.",
+                {"object": found.key},
+            )

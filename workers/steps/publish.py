@@ -18,14 +18,16 @@ from service.domain.forecast import warnings
 from service.domain.job import JobState, PartRow, Phase, TensorRow
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
+from workers import place
 from workers.job import JobContext
 from workers.lease import Lease
+from workers.steps.removal import take_back
 
 log = structlog.get_logger(__name__)
 
 
-def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan) -> None:
-    """Verify, publish, and say so in the ledger."""
+def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan, keep_s: float) -> None:
+    """Verify, publish, and say so in the ledger. What was replaced stays for `keep_s`."""
     claim = context.claim
     ledger.set_phase(claim, Phase.VERIFYING)
     parts = ledger.parts(claim.job_id)
@@ -41,10 +43,12 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan) -> Non
     try:
         with tracing.span("publish"):
             for output, rendered in enumerate(documents):
-                _remove_leftovers(context, plan, output)
+                if not context.replaces:
+                    _remove_leftovers(context, plan, output)
                 committed.append(rendered)
                 _commit(context, lease, rendered, output)
-        ledger.publish_done(claim, _summary(context, documents, rows))
+        leftovers = _replaced(context, plan) if context.replaces else []
+        ledger.publish_done(claim, _summary(context, documents, rows), leftovers, keep_s)
     except LeaseLost:
         _withdraw_if_cancelled(context, ledger, committed)
         raise
@@ -78,6 +82,7 @@ def _render(
         engine=context.claim.resolved["engine"],
         warnings=warnings(plan.plans[output]),
         report_sha256=lambda data: hashlib.sha256(data).hexdigest(),
+        first_part=context.first_part(output),
     )
 
 
@@ -102,11 +107,11 @@ def _withdraw_if_cancelled(
     if ledger.get_job(context.claim.job_id).state not in (JobState.CANCELLING, JobState.CANCELLED):
         return
     for output, documents in enumerate(committed):
-        ours = ((report.MANIFEST_NAME, documents.manifest), (report.REPORT_NAME, documents.report))
-        for name, data in ours:
-            key = context.key(name, output)
-            if _is_there(context, key, data):
-                context.output.delete(key)
+        if _is_there(context, context.key(report.MANIFEST_NAME, output), documents.manifest):
+            take_back(context, output)
+        key = context.key(context.report_name(output), output)
+        if _is_there(context, key, documents.report):
+            context.output.delete(key)
 
 
 def _problem(context: JobContext, part: PartRow) -> str:
@@ -124,18 +129,38 @@ def _problem(context: JobContext, part: PartRow) -> str:
 
 def _commit(context: JobContext, lease: Lease, documents: report.Documents, output: int) -> None:
     """Put the report, then the manifest. If one is there it must be ours, from a try that died
-    right after."""
+    right after; or it is the one to replace, and is kept in case that is taken back."""
     lease.confirm()
-    context.output.put(context.key(report.REPORT_NAME, output), documents.report)
-    lease.confirm()  # the report took a moment, in which the job may have been cancelled
+    context.output.put(context.key(context.report_name(output), output), documents.report)
+    if context.replaces:
+        _keep_old(context, documents, output)
+    lease.confirm()  # that took a moment, in which the job may have been cancelled
     key = context.key(report.MANIFEST_NAME, output)
     try:
-        context.output.put(key, documents.manifest, if_absent=True)
+        context.output.put(key, documents.manifest, if_absent=not context.replaces)
     except ArrowQuantError as error:
         if error.code != "output_exists":
             raise
         if not _is_there(context, key, documents.manifest):
             raise
+
+
+def _keep_old(context: JobContext, documents: report.Documents, output: int) -> None:
+    found = place.standing(context, output)
+    if found is not None and found.data != documents.manifest:
+        context.output.put(context.key(context.replaced_name(output), output), found.data)
+
+
+def _replaced(context: JobContext, plan: JobPlan) -> list[tuple[str, str]]:
+    """Key and ETag of everything of the artifacts that stood here before."""
+    found: list[tuple[str, str]] = []
+    for output in range(len(plan.outputs)):
+        ours = {context.part_key(unit.seq, output) for unit in plan.units}
+        ours |= {context.key(context.report_name(output), output)}
+        for prefix in ("part-", "report", "manifest-before-"):
+            listed = context.output.list(context.key(prefix, output))
+            found += [(info.key, info.etag) for info in listed if info.key not in ours]
+    return found
 
 
 def _is_there(context: JobContext, key: str, data: bytes) -> bool:
@@ -149,8 +174,8 @@ def _is_there(context: JobContext, key: str, data: bytes) -> bool:
 
 
 def _remove_leftovers(context: JobContext, plan: JobPlan, output: int) -> None:
-    """Parts of a larger artifact that this one replaces."""
-    ours = {context.key(report.part_name(unit.seq), output) for unit in plan.units}
+    """Parts of jobs that left no artifact here."""
+    ours = {context.part_key(unit.seq, output) for unit in plan.units}
     for info in list(context.output.list(context.key("part-", output))):
         if info.key not in ours and info.key.endswith(".arrow"):
             context.output.delete(info.key)

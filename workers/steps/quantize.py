@@ -16,7 +16,6 @@ from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorStat
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
 from service.domain.profiles import Action
-from service.domain.report import part_name
 from service.domain.spec import Gate, next_bits
 from service.domain.treatment import TensorPlan
 from service.domain.units import Unit
@@ -52,7 +51,7 @@ def run(
     unit = plan.units[claim.seq]
     todo = claim.todo
     for output in todo:  # of whoever worked on this unit before
-        context.output.abort_uploads(context.key(part_name(unit.seq), output))
+        context.output.abort_uploads(context.part_key(unit.seq, output))
     while todo:
         lease.rewind()
         work = _work(context, plan, unit, todo, threads, memory)
@@ -78,7 +77,7 @@ def _writers(context: JobContext, work: Work) -> Iterator[dict[int, PartWriter]]
         ends.callback(work.stages.tell)
         writers = {}
         for output in work.outputs:
-            key = context.key(part_name(work.unit.seq), output)
+            key = context.part_key(work.unit.seq, output)
             writers[output] = PartWriter(context.output.create(key))
             ends.callback(writers[output].abort)
         yield writers
@@ -87,7 +86,7 @@ def _writers(context: JobContext, work: Work) -> Iterator[dict[int, PartWriter]]
 def _part(context: JobContext, unit: Unit, output: int, done: Pass, info: ObjectInfo) -> PartRow:
     return PartRow(
         seq=unit.seq,
-        key=context.key(part_name(unit.seq), output),
+        key=context.part_key(unit.seq, output),
         nbytes=done.part.nbytes,
         sha256=done.part.sha256,
         etag=info.etag,

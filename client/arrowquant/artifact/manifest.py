@@ -13,6 +13,7 @@ from typing import Any
 from arrowquant.artifact import schema
 from arrowquant.errors import ArtifactError
 
+_REPORT_NAME = re.compile(r"report(-[0-9]{5,9})?\.json", re.ASCII)
 _PART_NAME = re.compile(r"part-[0-9]{5,9}\.arrow", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -117,6 +118,12 @@ def read_manifest(folder: Path) -> Manifest:
             raise invalid("the tensor is listed twice", tensor=tensor.name)
         tensors[tensor.name] = tensor
     return Manifest(raw, parts, _with_ties(raw.get("tied"), tensors))
+
+
+def report_name(entry: Any) -> str:
+    """The report's file name, from the manifest's entry: only a plain name of ours is believed."""
+    name = entry.get("name") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) and _REPORT_NAME.fullmatch(name) else schema.REPORT
 
 
 def _list(raw: dict[str, Any], key: str, limit: int) -> list[Any]:

@@ -17,6 +17,7 @@ from arrowquant.artifact.manifest import (
     invalid,
     read_json,
     read_manifest,
+    report_name,
 )
 from arrowquant.artifact.parts import Part, Tile
 from arrowquant.artifact.tensor import QuantizedTensor
@@ -108,16 +109,17 @@ class Artifact(Mapping[str, QuantizedTensor]):
 
     @property
     def report(self) -> dict[str, Any]:
-        """`report.json`, checked against the digest in the manifest."""
+        """The report, checked against the digest in the manifest."""
         if self._report is None:
-            value, sha256 = read_json(self.folder / schema.REPORT, schema.MAX_REPORT_BYTES)
             entry = self.manifest.get("report")
+            name = report_name(entry)
+            value, sha256 = read_json(self.folder / name, schema.MAX_REPORT_BYTES)
             if isinstance(entry, dict) and entry.get("sha256", sha256) != sha256:
                 raise ArtifactError(
                     "digest_mismatch",
                     "the SHA-256 is not the one in the manifest",
                     "The file was altered or damaged; fetch the artifact again.",
-                    {"file": schema.REPORT},
+                    {"file": name},
                 )
             self._report = value
         return self._report

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import orjson
 from sqlalchemy import insert, select, update
 
-from service.adapters.sql.levels import forget_parts, unit_todo
+from service.adapters.sql.levels import forget_all_parts, forget_parts, unit_todo
 from service.adapters.sql.life import (
     NO_ERROR,
     NO_LEASE,
     count_tensors,
     fail,
     finish_cleanup,
+    free_cleanup,
     note_progress,
     settle,
 )
@@ -62,7 +64,13 @@ class FinishVerbs(Verbs):
         with self._held(claim) as (job, _):
             job.enter(Phase(phase))
 
-    def publish_done(self, claim: Claim, summary: dict[str, Any]) -> None:
+    def publish_done(
+        self,
+        claim: Claim,
+        summary: dict[str, Any],
+        leftovers: Sequence[tuple[str, str]] = (),
+        keep_s: float = 0,
+    ) -> None:
         with self._held(claim, also=[UnitState.DONE]) as (job, unit):
             if unit["state"] == UnitState.DONE:
                 return
@@ -78,6 +86,9 @@ class FinishVerbs(Verbs):
                 bytes_in=job["bytes_total"],
                 bytes_out=job["bytes_written"],
             )
+            if leftovers:
+                job.set(leftovers=[list(one) for one in leftovers])
+                free_cleanup(job, job.now + timedelta(seconds=keep_s))
 
     def reopen_unit(self, claim: Claim, seq: int, reason: str, output: int = 0) -> None:
         # The first call gives the claim up (HELD); the publisher may go on to name more parts.
@@ -91,8 +102,11 @@ class FinishVerbs(Verbs):
             job.emit(EventType.WARNING, {"code": "part_reopened", "unit": seq, "reason": reason})
             job.enter(Phase.QUANTIZING)
 
-    def cleanup_done(self, claim: Claim) -> None:
-        with self._held(claim, also=[UnitState.DONE]) as (job, _):
+    def cleanup_done(self, claim: Claim, *, removed: bool = False) -> None:
+        with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            if removed and unit["state"] != UnitState.DONE:
+                forget_all_parts(job)
+            job.set(leftovers=None)
             finish_cleanup(job)
 
     def fail_job(self, claim: Claim, error: ArrowQuantError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -13,11 +12,11 @@ from sqlalchemy.exc import IntegrityError
 
 from service.adapters.sql.life import UNTRIED, count_units, free_cleanup, hold_units
 from service.adapters.sql.locked import Verbs
+from service.adapters.sql.places import place_of, places_of
 from service.adapters.sql.quotas import admit
 from service.adapters.sql.tables import UnitState, events, jobs, labels, places, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import EventType, JobRecord, JobState, UnitKind
-from service.domain.outputs import output_ids
 from service.domain.ports import NewJob
 
 
@@ -140,22 +139,10 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
     }
 
 
-def place_of(job: NewJob) -> str | None:
-    """The output as one text, the same for all jobs that write there."""
-    output = job.request.get("output")
-    if not output:
-        return None
-    return f"{job.output_root or output['connection']}:{output.get('prefix', '')}"
-
-
 def _taken(job_id: str, output: str | None, resolved: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the places of a job that has not ended: one for each of its outputs."""
-    if output is None:
-        return []
-    found = [output + (f"{name}/" if name else "") for name in output_ids(resolved)]
     # In one order, so that nobody waits in a circle.
-    digests = sorted(hashlib.sha256(place.encode()).hexdigest() for place in found)
-    return [{"sha256": digest, "job_id": job_id} for digest in digests]
+    return [{"sha256": digest, "job_id": job_id} for digest in sorted(places_of(output, resolved))]
 
 
 @contextmanager

@@ -9,12 +9,22 @@ from service.adapters.sql.jobs import JobVerbs
 from service.adapters.sql.levels import LevelVerbs
 from service.adapters.sql.plans import PlanVerbs
 from service.adapters.sql.queries import Queries
+from service.adapters.sql.succession import SuccessionVerbs
 from service.adapters.sql.sweep import SweepVerbs
 from service.domain.ports import Ledger
 
 
 class SqlLedger(
-    JobVerbs, BulkVerbs, Queries, ClaimVerbs, PlanVerbs, LevelVerbs, FinishVerbs, SweepVerbs, Ledger
+    JobVerbs,
+    BulkVerbs,
+    Queries,
+    ClaimVerbs,
+    PlanVerbs,
+    LevelVerbs,
+    FinishVerbs,
+    SweepVerbs,
+    SuccessionVerbs,
+    Ledger,
 ):
     """`Ledger` on SQLite or PostgreSQL.
 

@@ -118,6 +118,17 @@ def forget_parts(job: LockedJob, output: int, of_units: Select[tuple[int]] | Seq
     return len(gone)
 
 
+def forget_all_parts(job: LockedJob) -> None:
+    """They are no longer there: a retry makes them again."""
+    job.connection.execute(delete(parts).where(parts.c.job_id == job.id))
+    job.connection.execute(
+        job.update_units(UnitKind.QUANTIZE).values(
+            UNTRIED | {"state": UnitState.HELD, "bytes_done": 0}
+        )
+    )
+    count_units(job)
+
+
 def _measured(job: LockedJob, seq: int, output: int) -> dict[int, list[PieceError]]:
     """The unit's tensors that every unit has measured at their present width."""
     here = pieces.c.job_id == job.id, pieces.c.output == output

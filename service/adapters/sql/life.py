@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import case, func, select
@@ -49,10 +50,9 @@ def hold_units(job: LockedJob) -> None:
     )
 
 
-def free_cleanup(job: LockedJob) -> None:
-    job.connection.execute(
-        job.update_units(UnitKind.CLEANUP).values(UNTRIED | {"state": UnitState.FREE})
-    )
+def free_cleanup(job: LockedJob, not_before: datetime | None = None) -> None:
+    free = UNTRIED | {"state": UnitState.FREE, "not_before": not_before}
+    job.connection.execute(job.update_units(UnitKind.CLEANUP).values(free))
 
 
 def finish_cleanup(job: LockedJob, warning: dict[str, Any] | None = None) -> None:

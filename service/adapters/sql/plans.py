@@ -9,15 +9,19 @@ from typing import Any
 import orjson
 from sqlalchemy import Table, delete, func, insert, select
 
-from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, settle
+from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, hold_units, settle
 from service.adapters.sql.locked import LockedJob, Verbs
 from service.adapters.sql.quotas import note_usage
 from service.adapters.sql.records import tensor_values
+from service.adapters.sql.succession import adopt
 from service.adapters.sql.tables import UnitState, parts, pieces, tensors, units
 from service.domain.errors import ArrowQuantError
-from service.domain.job import Claim, EventType, Phase, TensorRow, UnitKind, UnitPlan
+from service.domain.job import Claim, EventType, JobState, Phase, TensorRow, UnitKind, UnitPlan
+from service.domain.succession import Adoption
 
 _BATCH = 1000
+# What a retry may find changed: then all parts are made again.
+_MAY_CHANGE = frozenset({"engine", "first_parts"})
 
 
 class PlanVerbs(Verbs):
@@ -30,6 +34,7 @@ class PlanVerbs(Verbs):
         tensors: Iterable[TensorRow],
         units: Iterable[UnitPlan],
         warnings: Sequence[dict[str, Any]] = (),
+        adoption: Adoption | None = None,
     ) -> None:
         # Made before the job is locked: the caller may plan while it yields.
         rows, plan = list(tensors), list(units)
@@ -39,7 +44,7 @@ class PlanVerbs(Verbs):
             fence, found = 0, list(warnings)
             if job["planned"]:
                 _compare_resolved(job, resolved)
-                if job["resolved"].get("engine") == resolved.get("engine"):
+                if all(job["resolved"].get(name) == resolved.get(name) for name in _MAY_CHANGE):
                     _compare_units(job, plan)
                     _begin(job, found)
                     return
@@ -48,7 +53,30 @@ class PlanVerbs(Verbs):
             _store_tensors(job, rows)
             _store_units(job, plan, sorted({row.output for row in rows}), fence)
             job.set(resolved=resolved, planned=True)
+            if adoption is not None:
+                adopt(job, adoption)
             _begin(job, found)
+
+    def already_done(
+        self,
+        claim: Claim,
+        resolved: dict[str, Any],
+        tensors: Iterable[TensorRow],
+        summary: dict[str, Any],
+    ) -> None:
+        rows = list(tensors)
+        with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            if unit["state"] == UnitState.DONE:
+                return
+            hold_units(job)
+            _forget_plan(job)
+            _store_tensors(job, rows)
+            count_tensors(job)
+            done = NO_LEASE | {"state": UnitState.DONE, "fence": claim.fence}
+            job.connection.execute(job.update_units(UnitKind.PLAN).values(done))
+            job.set(resolved=resolved)
+            job.emit(EventType.ARTIFACT, summary)
+            job.move(JobState.SUCCEEDED, summary=summary)
 
 
 def _begin(job: LockedJob, warnings: Sequence[dict[str, Any]]) -> None:
@@ -114,7 +142,7 @@ def _insert(job: LockedJob, table: Table, rows: Iterator[dict[str, Any]]) -> Non
 def _compare_resolved(job: LockedJob, resolved: dict[str, Any]) -> None:
     new, old = orjson.loads(orjson.dumps(resolved, option=orjson.OPT_NON_STR_KEYS)), job["resolved"]
     keys = sorted(k for k in new.keys() | old.keys() if new.get(k) != old.get(k))
-    if set(keys) - {"engine"}:
+    if set(keys) - _MAY_CHANGE:
         raise _changed({"differs": keys})
 
 
@@ -124,6 +152,8 @@ def _other_engine(job: LockedJob, resolved: dict[str, Any]) -> list[dict[str, An
         return []
     old, new = job["resolved"].get("engine") or {}, resolved.get("engine") or {}
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if not names:  # others took the names of its parts meanwhile
+        return []
     told = ", ".join(f"{name} {old.get(name, '-')} is now {new.get(name, '-')}" for name in names)
     message = f"{job['units_done']} finished parts are made again, since {told}"
     return [{"code": "engine_changed", "message": message}]

@@ -29,7 +29,7 @@ _TENSOR_COLUMNS = ("index", "state", "history", "output")
 _SAME_NAME = (
     "id", "tenant", "name", "labels", "attempt", "priority", "request", "resolved", "error",
     "warnings", "summary", "create_time", "start_time", "end_time", "update_time", "event_seq",
-    "batch_id", "trace", "queue_time", "expire_time", "delete_time", "delete_artifacts",
+    "batch_id", "trace", "queue_time", "expire_time", "delete_time", "delete_artifacts", "leftovers",
 )  # fmt: skip
 
 

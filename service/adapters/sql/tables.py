@@ -139,7 +139,10 @@ jobs = Table(
     _number("bytes_in"),
     _number("bytes_out"),
     _number("peak_rss_bytes"),
+    # What of a replaced artifact is to be removed: [[key, etag]].
+    Column("leftovers", _json),
     Index(None, "tenant", "create_time"),
+    Index(None, "tenant", "output"),
     Index(None, "expire_time"),
     Index(None, "delete_time"),
     Index(None, "tenant", "id"),
@@ -231,6 +234,7 @@ parts = Table(
     Column("sha256", String(64), nullable=False),
     Column("etag", String(256), nullable=False),
     Column("batches", Integer, nullable=False),
+    Index(None, "key"),
 )
 
 tensors = Table(

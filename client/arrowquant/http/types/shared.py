@@ -61,7 +61,7 @@ class Output(TypedDict):
 
     connection: str
     prefix: NotRequired[str]
-    if_exists: NotRequired[Literal["fail", "replace"]]
+    if_exists: NotRequired[Literal["fail", "replace", "resume"]]
 
 
 class OutputRecipe(TypedDict):
