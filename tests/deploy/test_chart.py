@@ -268,7 +268,7 @@ def test_the_schema_of_values_follows_the_settings() -> None:
     }
     elsewhere = {
         *("data_dir", "host", "port", "threads", "max_memory_bytes"),  # the chart decides
-        *("database_url", "broker_url", "connections", "connections_file"),
+        *("database_url", "broker_url", "secret_keys", "connections", "connections_file"),
     }
     listed = set(schema["properties"]["settings"]["properties"])
     assert listed == set(Settings.model_fields) - elsewhere

@@ -35,6 +35,13 @@ securityContext:
     secretKeyRef:
       name: {{ .Values.secret.name }}
       key: {{ .Values.secret.brokerUrlKey }}
+{{- if .Values.secret.secretKeysKey }}
+- name: ARROWQUANT_SECRET_KEYS
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.secret.name }}
+      key: {{ .Values.secret.secretKeysKey }}
+{{- end }}
 {{- end -}}
 
 {{- define "arrowquant.credentials" -}}
