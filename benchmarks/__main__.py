@@ -11,6 +11,7 @@
     pipeline     whole jobs against copying the same bytes and the load-it-all way
     load         1,000 jobs from 50 clients at once, and 500 open event streams
     memory       a 4 GB model with a 1 GB tensor within 500 MiB
+    batches      10,000 jobs in one upload: time, memory, claims, cancelling
 
 One that cannot be measured is printed as failed, kept as failed, and the command ends with 1.
 With --compare it ends with 2 when something became worse than an older result by the threshold.
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "pipeline": ("pipeline", "run"),
     "load": ("load", "run"),
     "memory": ("memory", "run"),
+    "batches": ("batches", "run"),
 }
 FAILED, WORSE = 1, 2
 

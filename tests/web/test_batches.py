@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -101,6 +102,39 @@ async def test_every_line_becomes_a_job(client: httpx.AsyncClient, bell: Countin
     jobs = (await client.get(batch["links"]["jobs"])).json()["jobs"]
     assert [job["batch_id"] for job in jobs] == [batch["id"]] * 3
     assert (await client.get("/v1/batches")).json()["batches"] == [batch]
+
+
+async def test_many_lines_take_little_memory_and_none_is_lost(
+    client: httpx.AsyncClient, settings: Settings
+) -> None:
+    """6 MB of lines come in; what is held of them is a small part of that."""
+    count, padding = 1500, {"note": "x" * 250} | {f"k{n}": "y" * 250 for n in range(14)}
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(count):
+            yield text([line(f"c{number}", labels=padding)])
+
+    tracemalloc.start()
+    answer = await client.post("/v1/batches", content=body(), headers=JSONL)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answer.json()["counts"]["queued"] == count
+    assert peak < 24 * 2**20
+    found = stored(settings)
+    assert (found["jobs"], found["batch_lines"], found["units"]) == (count, count, 3 * count)
+    custom, token, seen = [f"c{n}" for n in range(count)], "", []
+    while token is not None:
+        page = await client.get(
+            "/v1/jobs", params={"page_size": 1000, **({"page_token": token} if token else {})}
+        )
+        seen += [job["id"] for job in page.json()["jobs"]]
+        token = page.json()["next_page_token"]
+    assert len(set(seen)) == len(seen) == count
+    await client.post(f"{answer.json()['links']['self']}/cancel")
+    told = await rows(client, answer.json()["links"]["errors"])
+    assert [(one["custom_id"], one["id"]) for one in told] == list(
+        zip(custom, reversed(seen), strict=True)
+    )
 
 
 async def test_openais_shape_is_understood(client: httpx.AsyncClient) -> None:
