@@ -6,6 +6,7 @@ random ones, and sequences that follow the ids from answer to request. All of it
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 import yaml
 
 from arrowquant import Client
+from arrowquant.http.types import ConnectionRequest
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobState
 from service.domain.ports import JobQuery
@@ -31,8 +33,15 @@ from tests.web.conftest import MiniWorker, write_safetensors
 HERE = Path(__file__).parent
 EXAMPLES = 6  #: random cases of an operation, and sequences
 TENANT = "fuzz"
-URL = "https://receiver.example.com/hook"
+URL = "https://127.0.0.1:9/hook"  #: nobody is there, and the service may ask nobody else
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
+CONNECTION: ConnectionRequest = {
+    "name": "spare",
+    "bucket": "nobody",
+    "prefixes": ["models/"],
+    "endpoint_url": "http://127.0.0.1:9",
+    "credentials": {"access_key_id": "id", "secret_access_key": "secret"},
+}
 SCOPES = ("jobs:read", "jobs:write", "artifacts:read", "admin", "operator")
 
 
@@ -60,6 +69,8 @@ def target(tmp_path: Path) -> Iterator[Target]:
     environment = {
         "ARROWQUANT_DATA_DIR": str(tmp_path / "data"),
         "ARROWQUANT_CONNECTIONS": json.dumps(connections),
+        "ARROWQUANT_EGRESS_ALLOW": "127.0.0.1",
+        "ARROWQUANT_SECRET_KEYS": base64.b64encode(bytes(32)).decode(),
         "ARROWQUANT_LOG_FORMAT": "json",
     }
     make = [sys.executable, "-m", "service", "keys", "create", "--tenant", TENANT, "--name", "fuzz"]
@@ -93,9 +104,13 @@ def things(target: Target) -> dict[str, list[str]]:
                 worker.finish(job["id"])
         keys = [client.create_api_key({"name": "a", "scopes": ["jobs:read"]}) for _ in range(4)]
         hooks = [client.create_webhook_endpoint({"url": URL}) for _ in range(4)]
+        places = [f"spare-{number}" for number in range(4)]
+        for place in places:
+            client.create_connection({**CONNECTION, "name": place})
     return {
         "jobs/job_id": jobs,
         "artifacts/name": ["manifest.json", "part-00000.arrow"],
+        "connections/name": places,
         "api_keys/key_id": [key["id"] for key in keys],
         "webhook_endpoints/endpoint_id": [hook["id"] for hook in hooks],
     }
