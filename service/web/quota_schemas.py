@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.domain.quotas import DayUsage, Quota, Standing
+from service.domain.wire import Wire
 from service.web.schemas import Out
 
 _MOST = 2**53
 
 
-class QuotaOverrides(BaseModel):
+class QuotaOverrides(Wire):
     """Limits that differ from the defaults. What is left out is the default's; null is no limit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     running_jobs: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
         None, description="Jobs that run at once; more wait."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, BeforeValidator
@@ -10,6 +11,8 @@ from pydantic import AwareDatetime, BeforeValidator
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.A
 )
+
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.A)
 
 
 def _is_rfc_3339(value: Any) -> Any:
@@ -19,5 +22,12 @@ def _is_rfc_3339(value: Any) -> Any:
     return value
 
 
+def _is_a_day(value: Any) -> Any:
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise ValueError("a day is written as 2026-01-31")
+    return value
+
+
 # A moment with its offset from UTC.
 Moment = Annotated[AwareDatetime, BeforeValidator(_is_rfc_3339)]
+Day = Annotated[date, BeforeValidator(_is_a_day)]

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from service.domain.audit import AuditQuery
@@ -16,6 +15,7 @@ from service.web.auth import Admin
 from service.web.context import Shared
 from service.web.routes.parameters import PageSize, PageToken
 from service.web.schemas import Out
+from service.web.times import Moment
 
 router = APIRouter(prefix="/v1/audit_events", tags=["audit"])
 _PLAIN = r"^[^\x00]*$"
@@ -62,10 +62,8 @@ def list_audit_events(
     subject: Annotated[
         str | None, Query(max_length=256, pattern=_PLAIN, description="`key:ID` or `oidc:...`.")
     ] = None,
-    after: Annotated[AwareDatetime | None, Query(description="RFC 3339: only later ones.")] = None,
-    before: Annotated[
-        AwareDatetime | None, Query(description="RFC 3339: only earlier ones.")
-    ] = None,
+    after: Annotated[Moment | None, Query(description="RFC 3339: only later ones.")] = None,
+    before: Annotated[Moment | None, Query(description="RFC 3339: only earlier ones.")] = None,
     page_size: PageSize = None,
     page_token: PageToken = None,
 ) -> Response:

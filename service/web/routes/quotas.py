@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Depends, Path, Query
@@ -21,6 +20,7 @@ from service.web.quota_schemas import (
     QuotaOverrides,
     TenantQuotaOut,
 )
+from service.web.times import Day
 
 router = APIRouter(prefix="/v1", tags=["quotas"])
 _EXAMPLE: Final[dict[str, Any]] = {"running_jobs": 4, "bytes_per_day": 2_000_000_000_000}
@@ -61,9 +61,9 @@ def get_usage(
     tenant: JobsRead,
     shared: Shared,
     first: Annotated[
-        date | None, Query(alias="from", description="The first day; thirty days if not given.")
+        Day | None, Query(alias="from", description="The first day; thirty days if not given.")
     ] = None,
-    last: Annotated[date | None, Query(alias="to", description="The last day; today.")] = None,
+    last: Annotated[Day | None, Query(alias="to", description="The last day; today.")] = None,
 ) -> Response:
     """Jobs and bytes of your tenant by day (UTC), at most a year. Days without any are left out."""
     deps = shared.deps
