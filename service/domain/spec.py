@@ -240,7 +240,7 @@ def _listed(value: Any) -> Any:
 
 
 # A single one may be written without the brackets.
-NotifyList = Annotated[tuple[Notify, ...], BeforeValidator(_listed), Field(max_length=16)]
+NotifyList = Annotated[tuple[Notify, ...], Field(max_length=16), BeforeValidator(_listed)]
 
 
 class JobRequest(PlanRequest):

@@ -40,7 +40,8 @@ ACROSS_FIELDS: Final = (
     "from must not be after to",
     "; give each its id",
     "a session_token goes with",
-    "items after validation",
+    "give the region of the bucket",
+    "completion_window: a number and",
     "there is no such webhook endpoint",
 )
 
