@@ -152,7 +152,7 @@ def test_nothing_that_openapi_yaml_allows_or_forbids_breaks_the_service(
             *("run", ROOT / "openapi.yaml", "--url", target.url),
             *("--header", f"Authorization: Bearer {target.key}"),
             *("--checks", "all", "--phases", ",".join(PHASES)),
-            *("--max-examples", str(EXAMPLES), "--workers", "2", "--no-color"),
+            *("--max-examples", str(EXAMPLES), "--no-color"),
         ],
         env={
             **os.environ,

@@ -145,6 +145,17 @@ def test_webhooks(run: Run) -> None:
         assert "error[not_found]" in run("webhooks", command, "msg_0", code=2).stderr
 
 
+def test_recipes(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text('bits = 4\nprofile = "edge"')
+    assert run("recipes", "add", "mine", file).stdout == "mine@1 is kept\n"
+    assert "mine@1" in run("recipes", "list").stdout
+    assert "mine@1" in {row["ref"] for row in answer(run("recipes", "list", "--json"))}
+    for ref in ("mine", "mine@1"):
+        assert answer(run("recipes", "show", ref)).items() >= {"bits": 4, "profile": "edge"}.items()
+    assert "error[" in run("recipes", "show", "nobody", code=2).stderr
+
+
 @pytest.mark.parametrize("command", ["quota", "usage", "queues", "workers list"])
 def test_what_there_is_to_use(run: Run, command: str) -> None:
     assert run(*command.split()).stdout
@@ -155,7 +166,7 @@ def test_draining_a_worker_that_is_not_there(run: Run) -> None:
     assert "error[not_found]" in run("workers", "drain", "nobody", code=2).stderr
 
 
-@pytest.mark.parametrize("group", ["keys", "connections", "webhooks", "workers"])
+@pytest.mark.parametrize("group", ["keys", "connections", "webhooks", "workers", "recipes"])
 def test_groups_explain_themselves(run: Run, group: str) -> None:
     text = CliRunner().invoke(application.app, [group, "--help"]).stdout
     assert "list" in text

@@ -11,7 +11,17 @@ import typer
 from typer.core import TyperGroup
 
 from arrowquant import __version__
-from arrowquant.cli import batch, connections, keys, local, operation, remote, render, webhooks
+from arrowquant.cli import (
+    batch,
+    connections,
+    keys,
+    local,
+    operation,
+    recipes,
+    remote,
+    render,
+    webhooks,
+)
 from arrowquant.errors import ApiError, ArrowQuantError, ArtifactError
 
 EXIT_FAILED: Final = 1
@@ -152,7 +162,7 @@ def _add_pointer(name: str, summary: str) -> None:
 _register_server_commands()
 remote.register(app, "With a server")
 batch.register(app, "With a server")
-for resource in (keys, connections, webhooks, operation):
+for resource in (recipes, keys, connections, webhooks, operation):
     resource.register(app, "About a server")
 local.register(app, "With an artifact")
 app.command()(version)
