@@ -139,9 +139,8 @@ def test_a_collector_that_never_answers_slows_nothing_down(tmp_path: Path, redis
     with socket.create_server((HOST, 0)) as mute:
         service = service_with(tmp_path, redis_url, f"http://{HOST}:{mute.getsockname()[1]}")
         with service.api, service.worker, service.client() as http:
-            for _ in range(2):
-                job = http.post("/v1/jobs", json=service.body()).json()
-                wait(http, job["id"], "SUCCEEDED")
+            job = http.post("/v1/jobs", json=service.body()).json()
+            wait(http, job["id"], "SUCCEEDED")
             for process in (service.worker, service.api):
                 began = time.monotonic()
                 process.stop()
