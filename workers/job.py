@@ -9,7 +9,7 @@ from typing import Any
 from service.domain.catalog import ObjectInfo
 from service.domain.job import Claim
 from service.domain.outputs import JobPlan, OutputSpec, from_json, plan_outputs
-from service.domain.ports import ObjectStore, ObjectStores
+from service.domain.ports import ObjectStores
 from service.domain.report import part_name, report_name
 from service.domain.spec import JobRequest
 from service.usecases.inspect_source import inspect, reopen
@@ -26,7 +26,7 @@ class JobContext:
     request: JobRequest
     outputs: tuple[OutputSpec, ...]
     source: Metered
-    output: ObjectStore
+    output: Metered
 
     @classmethod
     def of(cls, claim: Claim, stores: ObjectStores) -> JobContext:
@@ -36,8 +36,12 @@ class JobContext:
             request,
             from_json(claim.resolved),
             Metered(stores.open(claim.tenant, request.source.connection)),
-            stores.open(claim.tenant, request.output.connection),
+            Metered(stores.open(claim.tenant, request.output.connection)),
         )
+
+    def moved(self) -> tuple[int, int]:
+        """Bytes read and written so far."""
+        return self.source.bytes_read + self.output.bytes_read, self.output.bytes_written
 
     def key(self, name: str, output: int = 0) -> str:
         """Where a file of an output's artifact goes."""

@@ -6,6 +6,7 @@ a heartbeat and a tile.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import structlog
 
 from service import logs
 from service.domain.errors import ArrowQuantError, LeaseLost
-from service.domain.job import Claim
+from service.domain.job import Claim, UnitKind, Usage
 from service.domain.ports import Ledger
 
 log = structlog.get_logger(__name__)
@@ -39,23 +40,29 @@ class Lease:
         interrupted: Callable[[], bool] = lambda: False,
         progress: Callable[[], None] = lambda: None,
         bytes_read: Callable[[], int] = lambda: 0,
+        moved: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         """period_s: time between heartbeats; patience_s: how long the ledger may be out of
         reach before the lease must be taken for lost (less than the lease itself); interrupted:
         whether the unit is to be given back, though the lease holds; progress: called whenever the
-        work has come to its next step; bytes_read: what came from the source so far."""
+        work has come to its next step; bytes_read: what came from the source so far; moved:
+        bytes read from and written to all stores so far."""
         self.claim = claim
         self._interrupted = interrupted
         self._ledger = ledger
         self._period, self._patience = period_s, patience_s
         self._progress = progress
         self._bytes_done, self._bytes_read = 0, bytes_read
+        self._moved = moved
+        self._told = Usage()
+        self._telling = threading.Lock()
         self._lost: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=logs.in_context(self._beat), name="lease", daemon=True
         )
         self._process = psutil.Process()
+        self._began = (self._cpu_s(), time.monotonic())
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -66,6 +73,9 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        if error is None and self.claim.kind in (UnitKind.PLAN, UnitKind.QUANTIZE):
+            with contextlib.suppress(LeaseLost, ArrowQuantError):
+                self._renew()  # what it took since the last beat
 
     def advance(self, nbytes: int) -> None:
         """Source bytes finished since the last call."""
@@ -90,7 +100,23 @@ class Lease:
 
     def _renew(self) -> None:
         rss = self._process.memory_info().rss
-        self._ledger.heartbeat(self.claim, self._bytes_done, rss, self._bytes_read())
+        # Told in steps, each once: by the thread that beats or by the one that works.
+        with self._telling:
+            total = self._used()
+            self._ledger.heartbeat(
+                self.claim, self._bytes_done, rss, self._bytes_read(), total - self._told
+            )
+            self._told = total
+
+    def _used(self) -> Usage:
+        """Under this claim so far."""
+        cpu_s, started = self._began
+        read, written = self._moved()
+        return Usage(self._cpu_s() - cpu_s, time.monotonic() - started, read, written)
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:

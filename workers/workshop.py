@@ -154,6 +154,7 @@ class Workshop:
             self._interrupted,
             self._progress,
             lambda: context.source.bytes_read,
+            context.moved,
         )
         with lease:
             _check_engine(claim)

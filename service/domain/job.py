@@ -131,6 +131,15 @@ class Usage:
     bytes_out: int = 0
     peak_rss_bytes: int = 0
 
+    def __sub__(self, before: Usage) -> Usage:
+        """What came since."""
+        return Usage(
+            self.cpu_s - before.cpu_s,
+            self.wall_s - before.wall_s,
+            self.bytes_in - before.bytes_in,
+            self.bytes_out - before.bytes_out,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:

@@ -23,6 +23,7 @@ from service.domain.job import (
     PieceError,
     TensorRow,
     UnitPlan,
+    Usage,
     Worker,
 )
 from service.domain.ordering import NEWEST_FIRST, After, By
@@ -203,10 +204,16 @@ class Ledger(Protocol):
         """Whether `claim` would find something now."""
 
     def heartbeat(
-        self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0, bytes_read: int = 0
+        self,
+        claim: Claim,
+        bytes_done: int = 0,
+        rss_bytes: int = 0,
+        bytes_read: int = 0,
+        used: Usage | None = None,
     ) -> None:
         """Renew the lease and note progress (an event at most once a second for a job).
-        `bytes_read`: from the source, under this claim so far. Raises LeaseLost when the fence is stale or the job no longer runs."""
+        `bytes_read`: from the source, under this claim so far. `used`: since the last heartbeat.
+        Raises LeaseLost when the fence is stale or the job no longer runs."""
 
     def plan_done(
         self,

@@ -450,3 +450,16 @@ class TestRemoval:
         assert world.files()
         self.delete(world, world.job(job_id))
         assert world.files() == {}
+
+
+def test_what_a_job_used_is_measured(world: World) -> None:
+    job = world.done()
+    assert job.summary is not None
+    used, totals = job.usage, job.summary["totals"]
+    assert used.cpu_s > 0
+    assert used.wall_s > 0
+    assert totals["source_bytes"] <= used.bytes_in < 2 * totals["source_bytes"]
+    parts = totals["parts_bytes"]
+    # Up to the manifest, which is written after the last word.
+    assert parts < used.bytes_out <= totals["artifact_bytes"]
+    assert used.peak_rss_bytes > 50 * 2**20

@@ -1,27 +1,34 @@
-"""A source that counts what is read from it."""
+"""A store that counts what is read from it and written to it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from service.domain.catalog import ObjectInfo
 from service.domain.ports import ObjectStore, Upload
 
 
 class Metered(ObjectStore):
-    """An object store whose reads are counted, from whichever threads they come."""
+    """An object store whose traffic is counted, from whichever threads they come."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._nbytes = 0
+        self._written = 0
 
     @property
     def bytes_read(self) -> int:
         """Bytes that reads have brought so far."""
         with self._lock:
             return self._nbytes
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes handed to writes so far."""
+        with self._lock:
+            return self._written
 
     def read(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
         data = self._store.read(key, start, stop, etag)
@@ -44,10 +51,12 @@ class Metered(ObjectStore):
         return self._store.list(prefix)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
-        return self._store.put(key, data, if_absent=if_absent)
+        info = self._store.put(key, data, if_absent=if_absent)
+        self.wrote(len(data))
+        return info
 
     def create(self, key: str) -> Upload:
-        return self._store.create(key)
+        return _MeteredUpload(self._store.create(key), self.wrote)
 
     def uploads(self, prefix: str) -> Sequence[str]:
         return self._store.uploads(prefix)
@@ -61,6 +70,29 @@ class Metered(ObjectStore):
     def presign(self, key: str, seconds: int) -> str | None:
         return self._store.presign(key, seconds)
 
+    def wrote(self, nbytes: int) -> None:
+        """Count bytes that were written."""
+        with self._lock:
+            self._written += nbytes
+
     def _count(self, nbytes: int) -> None:
         with self._lock:
             self._nbytes += nbytes
+
+
+class _MeteredUpload(Upload):
+    """An upload whose bytes are counted."""
+
+    def __init__(self, upload: Upload, wrote: Callable[[int], None]) -> None:
+        self._upload, self._wrote = upload, wrote
+
+    def write(self, data: bytes | memoryview) -> int:
+        taken = self._upload.write(data)
+        self._wrote(taken)
+        return taken
+
+    def complete(self) -> ObjectInfo:
+        return self._upload.complete()
+
+    def abort(self) -> None:
+        self._upload.abort()

@@ -14,7 +14,16 @@ from service.adapters.sql.locked import LockedJob, Verbs, read_unit
 from service.adapters.sql.quotas import full_tenants, may_begin
 from service.adapters.sql.tables import UnitState, jobs, units
 from service.domain.errors import ArrowQuantError
-from service.domain.job import PRIORITIES, Claim, EventType, JobState, Phase, UnitKind, Worker
+from service.domain.job import (
+    PRIORITIES,
+    Claim,
+    EventType,
+    JobState,
+    Phase,
+    UnitKind,
+    Usage,
+    Worker,
+)
 
 # After so long a job counts as if it had the next higher priority.
 AGING: Final = timedelta(hours=1)
@@ -35,10 +44,17 @@ class ClaimVerbs(Verbs):
         return self._anything(None)
 
     def heartbeat(
-        self, claim: Claim, bytes_done: int = 0, rss_bytes: int = 0, bytes_read: int = 0
+        self,
+        claim: Claim,
+        bytes_done: int = 0,
+        rss_bytes: int = 0,
+        bytes_read: int = 0,
+        used: Usage | None = None,
     ) -> None:
         # A beat that crosses the unit's own end is no reason for alarm.
         with self._held(claim, also=[UnitState.DONE]) as (job, unit):
+            if used is not None:
+                _use(job, used, rss_bytes)
             if unit["state"] == UnitState.DONE:
                 return
             _write(
@@ -158,6 +174,12 @@ class ClaimVerbs(Verbs):
             trace=job["trace"],
             todo=unit_todo(job, unit["seq"]) if kind is UnitKind.QUANTIZE else {},
         )
+
+
+def _use(job: LockedJob, used: Usage, rss_bytes: int) -> None:
+    names = ("cpu_s", "wall_s", "bytes_in", "bytes_out")
+    job.set(**{name: job[name] + max(0, getattr(used, name)) for name in names})
+    job.set(peak_rss_bytes=max(job["peak_rss_bytes"], rss_bytes))
 
 
 def _start(job: LockedJob, kind: UnitKind) -> None:
