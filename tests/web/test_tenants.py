@@ -131,8 +131,8 @@ async def webhook_delivery(world: World) -> str:
 
 
 async def recipe(world: World) -> str:
-    world.deps.recipes.add("acme", MARK, {"rules": [{"match": f"{MARK}*", "bits": 8}]})
-    return MARK
+    world.deps.recipes.add("acme", "their-recipe", {"rules": [{"match": f"{MARK}*", "bits": 8}]})
+    return "their-recipe"
 
 
 def always(text: str) -> Callable[[World], Awaitable[str]]:
