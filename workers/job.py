@@ -14,6 +14,7 @@ from service.domain.report import part_name, report_name
 from service.domain.spec import JobRequest
 from service.usecases.inspect_source import inspect, reopen
 from workers.stages.metered import Metered
+from workers.stages.scratch import Scratch
 
 PLANS_KEPT = 4
 
@@ -31,17 +32,24 @@ class JobContext:
     @classmethod
     def of(cls, claim: Claim, stores: ObjectStores) -> JobContext:
         request = JobRequest.model_validate(claim.request)
+        output = stores.open(claim.tenant, request.output.connection)
         return cls(
             claim,
             request,
             from_json(claim.resolved),
             Metered(stores.open(claim.tenant, request.source.connection)),
-            Metered(stores.open(claim.tenant, request.output.connection)),
+            Metered(Scratch(output) if "replay" in claim.resolved else output),
         )
 
     def moved(self) -> tuple[int, int]:
         """Bytes read and written so far."""
         return self.source.bytes_read + self.output.bytes_read, self.output.bytes_written
+
+    @property
+    def replay(self) -> dict[str, Any] | None:
+        """What was noted of the artifact that is made again, if this is a replay of one."""
+        found: dict[str, Any] | None = self.claim.resolved.get("replay")
+        return found
 
     def key(self, name: str, output: int = 0) -> str:
         """Where a file of an output's artifact goes."""

@@ -27,7 +27,7 @@ from service.wiring import Deps
 from workers import counters
 from workers.job import JobContext, PlanCache
 from workers.lease import Interrupted, Lease
-from workers.steps import cleanup, plan, publish, quantize
+from workers.steps import cleanup, compare, plan, publish, quantize
 
 log = structlog.get_logger(__name__)
 
@@ -167,6 +167,10 @@ class Workshop:
                         settings.threads, context.request.limits.threads or settings.threads
                     )
                     quantize.run(context, ledger, lease, whole, threads, self._memory(context))
+                case UnitKind.PUBLISH if context.replay is not None:
+                    whole = self._plans.plan(context)
+                    threads = context.request.limits.threads or settings.threads
+                    compare.run(context, ledger, lease, whole, threads, self._memory(context))
                 case UnitKind.PUBLISH:
                     whole, keep_s = self._plans.plan(context), settings.replaced_keep_s
                     publish.run(context, ledger, lease, whole, keep_s)

@@ -32,6 +32,7 @@ TAGS: Final = [
     {"name": "webhooks", "description": "Be told what happens, by signed messages."},
     {"name": "audit", "description": "Who changed what."},
     {"name": "recipes", "description": "Recipes with a name and a version."},
+    {"name": "replays", "description": "Make an artifact again and compare."},
     {"name": "quotas", "description": "What tenants may have, and what they had."},
     {"name": "system", "description": "What the service is and whether it is well."},
 ]

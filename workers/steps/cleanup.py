@@ -24,6 +24,9 @@ _ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 
 def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
     """Tidy up after a job that has ended, or put it off while another one writes to its place."""
+    if context.replay is not None:  # it left nothing, and what is there is not its own
+        ledger.cleanup_done(context.claim)
+        return
     job = ledger.get_job(context.claim.job_id)
     removing = job.state is JobState.CANCELLING or bool(job.delete_artifacts)
     removing = removing or (context.replaces and job.state in _ENDED_BADLY)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.domain.catalog import ObjectInfo
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.forecast import job_rows, job_warnings
 from service.domain.job import UnitPlan
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
+from service.domain.replay import check_source
 from service.domain.succession import Adoption, first_part
 from workers import place
 from workers.job import JobContext, pinned
@@ -23,6 +25,9 @@ def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
 
     A retry plans again: the ledger refuses it with source_changed if the source is another by now.
     """
+    if context.replay is not None:
+        _again(context, context.replay, ledger, lease)
+        return
     standing = [place.standing(context, output) for output in range(len(context.outputs))]
     if context.request.output.if_exists == "fail":
         _refuse(standing)
@@ -46,6 +51,15 @@ def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
     lease.confirm()  # tells what was read
     rows, units, found = job_rows(plan), _units(plan), job_warnings(plan)
     ledger.plan_done(context.claim, resolved, rows, units, found, adoption)
+
+
+def _again(context: JobContext, replay: dict[str, Any], ledger: Ledger, lease: Lease) -> None:
+    """Plan a replay, which looks at the artifact's place only to compare."""
+    plan = context.fresh_plan()
+    check_source([ObjectInfo(*entry) for entry in replay["objects"]], plan.catalog.objects)
+    resolved = context.claim.resolved | {"source": pinned(plan), "engine": versions()}
+    lease.confirm()
+    ledger.plan_done(context.claim, resolved, job_rows(plan), _units(plan), job_warnings(plan))
 
 
 def _units(plan: JobPlan) -> list[UnitPlan]:

@@ -12,7 +12,7 @@ from service.domain.ports import NewJob
 def place_of(job: NewJob) -> str | None:
     """The output as one text, the same for all jobs that write there."""
     output = job.request.get("output")
-    if not output:
+    if not output or "replay" in job.resolved:  # a replay writes nothing
         return None
     return f"{job.output_root or output['connection']}:{output.get('prefix', '')}"
 

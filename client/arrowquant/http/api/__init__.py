@@ -15,6 +15,7 @@ from arrowquant.http.api.operation import OperationApi
 from arrowquant.http.api.plans import PlansApi
 from arrowquant.http.api.quotas import QuotasApi
 from arrowquant.http.api.recipes import RecipesApi
+from arrowquant.http.api.replays import ReplaysApi
 from arrowquant.http.api.system import SystemApi
 from arrowquant.http.api.webhooks import WebhooksApi
 
@@ -30,6 +31,7 @@ class Api(
     PlansApi,
     QuotasApi,
     RecipesApi,
+    ReplaysApi,
     SystemApi,
     WebhooksApi,
 ):

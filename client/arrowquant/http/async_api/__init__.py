@@ -15,6 +15,7 @@ from arrowquant.http.async_api.operation import AsyncOperationApi
 from arrowquant.http.async_api.plans import AsyncPlansApi
 from arrowquant.http.async_api.quotas import AsyncQuotasApi
 from arrowquant.http.async_api.recipes import AsyncRecipesApi
+from arrowquant.http.async_api.replays import AsyncReplaysApi
 from arrowquant.http.async_api.system import AsyncSystemApi
 from arrowquant.http.async_api.webhooks import AsyncWebhooksApi
 
@@ -30,6 +31,7 @@ class AsyncApi(
     AsyncPlansApi,
     AsyncQuotasApi,
     AsyncRecipesApi,
+    AsyncReplaysApi,
     AsyncSystemApi,
     AsyncWebhooksApi,
 ):

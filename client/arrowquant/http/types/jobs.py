@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from arrowquant.http.types.shared import Limits, Notify, Output, Recipe, Retention, Source, UnitKind
+from arrowquant.http.types.shared import (
+    JobError,
+    JobState,
+    Limits,
+    Notify,
+    Output,
+    Phase,
+    Recipe,
+    Retention,
+    Source,
+    UnitKind,
+)
 
 ConditionStatus: TypeAlias = Literal["TRUE", "FALSE", "UNKNOWN"]
 
@@ -16,14 +27,6 @@ ConditionType: TypeAlias = Literal["WORKER_RESPONDING", "THROTTLED", "DEGRADED_Q
 
 
 EventType: TypeAlias = Literal["state", "progress", "tensor", "warning", "artifact", "done"]
-
-
-JobState: TypeAlias = Literal[
-    "QUEUED", "RUNNING", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"
-]
-
-
-Phase: TypeAlias = Literal["PLANNING", "QUANTIZING", "VERIFYING", "PUBLISHING"]
 
 
 TensorState: TypeAlias = Literal["PENDING", "DONE", "KEPT", "FALLBACK", "TIED"]
@@ -72,22 +75,6 @@ class Holder(TypedDict):
     seq: int
     heartbeat_time: str
     rss_bytes: int
-
-
-class JobError(TypedDict):
-    """Why a job failed: a stable code, whose fault it is, and what to do."""
-
-    code: str
-    message: str
-    hint: str
-    fault: str
-    retryable: bool
-    phase: Phase | None
-    tensor: str | None
-    object: str | None
-    attempt: int | None
-    trace_id: str | None
-    where: dict[str, Any]
 
 
 class Job(TypedDict):

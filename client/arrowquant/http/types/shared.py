@@ -5,7 +5,15 @@ Made from openapi.yaml by `make client`; not to be edited.
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
+
+JobState: TypeAlias = Literal[
+    "QUEUED", "RUNNING", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"
+]
+
+
+Phase: TypeAlias = Literal["PLANNING", "QUANTIZING", "VERIFYING", "PUBLISHING"]
+
 
 Role: TypeAlias = Literal[
     "linear",
@@ -36,6 +44,22 @@ class Fallback(TypedDict):
     enabled: NotRequired[bool]
     min_sqnr_db: NotRequired[float | None]
     min_cosine: NotRequired[float | None]
+
+
+class JobError(TypedDict):
+    """Why a job failed: a stable code, whose fault it is, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+    fault: str
+    retryable: bool
+    phase: Phase | None
+    tensor: str | None
+    object: str | None
+    attempt: int | None
+    trace_id: str | None
+    where: dict[str, Any]
 
 
 class Limits(TypedDict):

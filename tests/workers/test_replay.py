@@ -1,0 +1,152 @@
+"""Making an artifact again: the same, or what differs and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from service.domain.errors import ArrowQuantError
+from service.domain.job import JobRecord, JobState
+from service.domain.spec import Place, Source
+from service.usecases import replays
+from tests import weights
+from tests.workers.runs import begin, digests, finish
+from workers.local import TENANT, LocalJob
+from workers.workshop import Workshop
+
+RECIPE = {"bits": 2, "group_size": 32}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> LocalJob:
+    """A finished job with escalations, kept tensors and ties."""
+    source = weights.write_sharded(tmp_path / "model", [weights.mixed()])
+    job = begin(tmp_path, source, tmp_path / "out", threads=1, **RECIPE)
+    assert finish(job).state is JobState.SUCCEEDED
+    return job
+
+
+def _replay(job: LocalJob) -> JobRecord:
+    deps = job.deps
+    artifact = Place(connection="output", prefix="")
+    source = Source(connection="source", prefix="")
+    asked = replays.create(deps.stores, deps.ledger, deps.bell, TENANT, artifact, source).job
+    Workshop(deps).run()
+    return replays.get(deps.ledger, TENANT, asked.id)
+
+
+def _found(job: JobRecord) -> dict[str, Any]:
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert job.summary is not None
+    return job.summary
+
+
+def test_the_same_comes_out_and_nothing_is_written(tmp_path: Path, made: LocalJob) -> None:
+    before = digests(tmp_path / "out")
+    found = _found(_replay(made))
+    assert found["verdict"] == "identical"
+    assert (found["engine"], found["parts"], found["tensors"], found["metrics"]) == ([], [], [], [])
+    assert digests(tmp_path / "out") == before
+    [listed], _ = replays.list_page(made.deps.ledger, made.deps.clock, TENANT, None, None)
+    assert listed.summary == found
+
+
+def test_a_changed_byte_names_its_tensor_and_tile(tmp_path: Path, made: LocalJob) -> None:
+    part = tmp_path / "out" / "part-00000.arrow"
+    data = bytearray(part.read_bytes())
+    name = "blocks.0.mlp.fc1.weight"
+    with pa.ipc.open_file(pa.BufferReader(bytes(data))) as file:
+        tiles = [file.get_batch(n).to_pylist()[0] for n in range(file.num_record_batches)]
+    codes = next(t["codes"] for t in tiles if t["tensor"] == name)
+    at = bytes(data).index(codes)
+    data[at + 7] ^= 0xFF
+    part.write_bytes(data)
+    found = _found(_replay(made))
+    assert found["verdict"] == "differs"
+    assert found["parts"] == [
+        {"part": "part-00000.arrow", "problem": "stored_part_is_not_the_manifest_s"}
+    ]
+    tile = {"tile_index": 0, "row_start": 0, "differs": ["codes"], "code_bytes": 1}
+    assert found["tensors"] == [{"tensor": name, "tiles": [tile]}]
+
+
+def test_metrics_and_engine_that_say_otherwise_are_told(tmp_path: Path, made: LocalJob) -> None:
+    report = tmp_path / "out" / "report.json"
+    told = json.loads(report.read_text())
+    entry = next(e for e in told["tensors"] if e["name"] == "blocks.0.mlp.fc2.weight")
+    entry["sqnr_db"] += 1
+    report.write_text(json.dumps(told))
+    manifest = tmp_path / "out" / "manifest.json"
+    other = json.loads(manifest.read_text())
+    other["engine"]["numba"] = "0.1"
+    manifest.write_text(json.dumps(other))
+    found = _found(_replay(made))
+    assert found["verdict"] == "differs"
+    assert found["metrics"] == [{"tensor": "blocks.0.mlp.fc2.weight", "differs": ["sqnr_db"]}]
+    assert [(e["name"], e["then"]) for e in found["engine"]] == [("numba", "0.1")]
+
+
+def test_a_lost_part_and_a_broken_one(tmp_path: Path, made: LocalJob) -> None:
+    part = tmp_path / "out" / "part-00000.arrow"
+    part.write_bytes(b"ARROW1\0\0 no more")
+    found = _found(_replay(made))
+    assert {tuple(t["differs"]) for e in found["tensors"] for t in e["tiles"]} == {("unreadable",)}
+    part.unlink()
+    assert _found(_replay(made))["parts"] == [{"part": part.name, "problem": "missing"}]
+
+
+def test_another_source_is_refused(tmp_path: Path, made: LocalJob) -> None:
+    shard = next((tmp_path / "model").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ArrowQuantError, match="source_changed"):
+        _replay(made)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda m: m.pop("source"),
+        lambda m: m.update(format="other"),
+        lambda m: m["parts"][0].update(name="../../etc/passwd"),
+        lambda m: m["parts"][0].update(sha256="zz"),
+        lambda m: m["recipe"]["resolved"].update(bits=5),
+        lambda m: m["source"].update(objects=[]),
+    ],
+)
+def test_a_manifest_of_somebody_else_s_making_is_checked(
+    tmp_path: Path, made: LocalJob, spoil: Callable[[Any], Any]
+) -> None:
+    manifest = tmp_path / "out" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    spoil(told)
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(ArrowQuantError, match="invalid_artifact"):
+        _replay(made)
+    manifest.write_text("{" * 100_000)
+    with pytest.raises(ArrowQuantError, match="invalid_artifact"):
+        _replay(made)
+    manifest.unlink()
+    with pytest.raises(ArrowQuantError, match="not_found"):
+        _replay(made)
+
+
+def test_a_cancelled_replay_leaves_the_artifact_alone(tmp_path: Path, made: LocalJob) -> None:
+    before = digests(tmp_path / "out")
+    deps = made.deps
+    places = Place(connection="output"), Source(connection="source")
+    asked = replays.create(deps.stores, deps.ledger, deps.bell, TENANT, *places).job
+    workshop = Workshop(deps)
+    claim = deps.ledger.claim(workshop._worker)
+    assert claim is not None
+    workshop.work_on(claim)
+    deps.ledger.cancel_job(asked.id)
+    workshop.run()
+    assert deps.ledger.get_job(asked.id).state is JobState.CANCELLED
+    deps.ledger.delete_job(asked.id, TENANT, artifacts=True)
+    workshop.run()
+    assert digests(tmp_path / "out") == before
