@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def job(submit: Submit, worker: MiniWorker) -> str:
-    job_id = str((await submit())["id"])
+    job_id = await submit()
     worker.finish(job_id)
     return job_id
 

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from service.domain.access import ALL_SCOPES, TENANT_SCOPES, Scope
 from service.domain.ids import new_id
 from service.domain.webhooks import DeliveryState, Endpoint, HookEvent, Outcome
+from service.usecases import replays
 from service.wiring import Deps
 from tests.web.conftest import MiniWorker, job_body
 
@@ -130,6 +131,12 @@ async def webhook_delivery(world: World) -> str:
     return made
 
 
+async def replay(world: World) -> str:
+    deps = world.deps
+    places = replays.of_job(deps.ledger, "acme", await finished_job(world), None)
+    return replays.create(deps.stores, deps.ledger, deps.bell, "acme", *places).job.id
+
+
 async def recipe(world: World) -> str:
     world.deps.recipes.add("acme", "their-recipe", {"rules": [{"match": f"{MARK}*", "bits": 8}]})
     return "their-recipe"
@@ -152,6 +159,7 @@ MAKERS: dict[str, Callable[[World], Awaitable[str]]] = {
     "batch_id": finished_batch,
     "endpoint_id": webhook_endpoint,
     "delivery_id": webhook_delivery,
+    "/v1/replays/{job_id}": replay,
     "recipe_name": recipe,
     "version": always("1"),
     "tenant": always("acme"),
