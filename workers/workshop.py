@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 MAX_DELAY_S = 60.0
 MAX_RETRIES = 12
+MAX_TIDY_DELAY_S = 1200.0
 
 
 def this_worker() -> Worker:
@@ -198,8 +199,12 @@ class Workshop:
         """Try again later, or fail the job. If even that cannot be written, the lease runs out."""
         with contextlib.suppress(LeaseLost):
             try:
-                if error.retryable and claim.attempt < MAX_RETRIES:
-                    delay = min(MAX_DELAY_S, 2.0 ** min(claim.attempt, 6))
+                # Nobody waits for tidying up, and nobody would do it later: the ledger's own
+                # limit is the end of it, after hours.
+                tidying = claim.kind is UnitKind.CLEANUP
+                if error.retryable and (tidying or claim.attempt < MAX_RETRIES):
+                    longest = MAX_TIDY_DELAY_S if tidying else MAX_DELAY_S
+                    delay = min(longest, 2.0 ** min(claim.attempt, 12))
                     delay *= random.uniform(0.5, 1.0)
                     log.warning("unit_released", error=str(error), delay_s=round(delay, 1))
                     self._deps.ledger.release(claim, delay, error)

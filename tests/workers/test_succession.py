@@ -445,6 +445,33 @@ class TestRemoval:
         assert world.job(second).state is JobState.SUCCEEDED
         world.artifact()
 
+    def test_a_store_that_is_away_for_hours_is_asked_again(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = world.done()
+        world.deps.ledger.delete_job(job.id, TENANT, artifacts=True)
+        claim = world.deps.ledger.claim(world.workshop.worker)
+        assert claim is not None
+        assert claim.kind is UnitKind.CLEANUP
+        released: list[float] = []
+        release = world.deps.ledger.release
+
+        def noted(claim: Claim, delay_s: float, error: ArrowQuantError | None = None) -> None:
+            released.append(delay_s)
+            release(claim, delay_s, error)
+
+        def away(*_: object) -> None:
+            raise ArrowQuantError("storage_unavailable", "no answer")
+
+        monkeypatch.setattr(world.deps.ledger, "release", noted)
+        monkeypatch.setattr(type(world.store), "delete", away)
+        world.workshop.work_on(dataclasses.replace(claim, attempt=20))
+        [delay] = released
+        assert 600 <= delay <= 1200
+        while world.deps.ledger.sweep():
+            pass
+        assert world.job(job.id).delete_artifacts  # it is not forgotten before
+
     def test_a_failed_job_takes_its_parts_along(self, world: World) -> None:
         job_id = TestResume().half_done(world)
         assert world.files()
