@@ -38,6 +38,7 @@ class ModelJob:
     phase: Phase | None = None
     attempt: int = 1
     planned: bool = False
+    deleted: bool = False
     units: dict[Key, ModelUnit] = field(default_factory=dict)
     levels: dict[int, int] = field(default_factory=dict)
     states: list[tuple[JobState, Phase | None]] = field(default_factory=list)
@@ -141,6 +142,12 @@ class ModelJob:
         self.hold()
         self.units[CLEANUP].become("FREE")
         self.move(JobState.FAILED)
+
+    def delete(self) -> None:
+        """Marked, with its artifact to be removed; its rows stay until that is done."""
+        self.hold()
+        self.units[CLEANUP].become("FREE")
+        self.deleted = True
 
     def cleaned(self, claim: Claim) -> None:
         self.units[CLEANUP].become("DONE", claim.fence)

@@ -25,7 +25,7 @@ from sqlalchemy import select
 from service.adapters.sql import SqlLedger, make_engine, migrate
 from service.adapters.sql.tables import units
 from service.domain.errors import ArrowQuantError, LeaseLost
-from service.domain.job import Claim, EventType, JobState, Phase, UnitKind, UnitPlan
+from service.domain.job import TERMINAL, Claim, EventType, JobState, Phase, UnitKind, UnitPlan
 from tests.contracts.ledgers import LEASE_S, Bench, HandClock, part, unit, worker
 from tests.machines.model import PUBLISH, ModelJob, later
 
@@ -90,6 +90,8 @@ class JobLife(RuleBasedStateMachine):
 
     def cancel(self, job_id: str) -> None:
         job = self.model[job_id]
+        if job.deleted:
+            return
         ended = (JobState.SUCCEEDED, JobState.FAILED)
         with self.refused("job_terminal", job.state in ended):
             self.ledger.cancel_job(job_id)
@@ -97,8 +99,19 @@ class JobLife(RuleBasedStateMachine):
                 job.cancel()
 
     @rule(job_id=jobs)
+    def delete(self, job_id: str) -> None:
+        job = self.model[job_id]
+        if job.deleted or len(self.model) < 3:
+            return
+        with self.refused("job_active", job.state not in TERMINAL):
+            self.ledger.delete_job(job_id, None, artifacts=True)
+            job.delete()
+
+    @rule(job_id=jobs)
     def retry(self, job_id: str) -> None:
         job = self.model[job_id]
+        if job.deleted:
+            return
         code = "job_terminal" if job.state is JobState.SUCCEEDED else "job_active"
         can = job.state in (JobState.FAILED, JobState.CANCELLED)
         with self.refused(code, not can):
