@@ -7,6 +7,7 @@ is marked by PLANTS, so that a leak is seen wherever it comes out.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -45,8 +46,11 @@ class World:
     worker: MiniWorker
 
 
+_outputs = itertools.count(1)
+
+
 async def finished_job(world: World) -> str:
-    output = {"connection": "artifacts", "prefix": f"{MARK}/out/"}
+    output = {"connection": "artifacts", "prefix": f"{MARK}/out{next(_outputs)}/"}
     labels = {MARK: MARK}
     made = await world.client.post(
         "/v1/jobs", json=job_body(name=MARK, labels=labels, output=output)

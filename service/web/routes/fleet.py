@@ -22,7 +22,9 @@ _WORKER_ID: Final = re.compile(r"wrk_[0-9a-f]{24}")
 _LIST: Final = {"list": "workers"}
 
 
+# Asks for the key first: who has none learns nothing, not even what an id looks like.
 async def _worker_id(
+    _: Operator,
     worker_id: Annotated[
         str, Path(description="The worker's `id`.", examples=["wrk_0f1e2d3c4b5a69788796a5b4"])
     ],
