@@ -12,7 +12,7 @@ TORCH_STAMP := $(TORCH_VENV)/.stamp
 
 LOCKED := requirements.lock pyproject.toml client/pyproject.toml scripts/setup.sh
 TYPED := service workers kernels client/arrowquant tests/conftest.py tests/processes.py tests/servers.py \
-         benchmarks scripts/demo.py scripts/demonstration scripts/client_code tests/demo docker
+         benchmarks scripts/demo.py scripts/demonstration scripts/client_code scripts/chart_schema.py tests/demo docker
 
 .PHONY: help
 help: ## List the targets
@@ -78,6 +78,10 @@ try-slurm: setup ## Run pilots under a real Slurm on this machine (root, Debian'
 openapi: setup ## Write openapi.yaml from the application
 	$(BIN)/python -m service openapi > openapi.yaml.new
 	mv openapi.yaml.new openapi.yaml
+
+.PHONY: chart
+chart: setup ## Write what the chart's schema says of settings, from the settings
+	PYTHONPATH=. $(BIN)/python scripts/chart_schema.py
 
 .PHONY: client
 client: setup ## Write the client's operations and types from openapi.yaml

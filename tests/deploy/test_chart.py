@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import yaml
 
+from scripts import chart_schema
 from service.adapters.sql.engine import migrate
 from service.settings import PREFIX, FolderConnection, S3Connection, Settings
 from tests.deploy.chart import HelmFailed, Rendered, render, run
@@ -107,7 +108,12 @@ def test_images_are_named_exactly(rendered: Rendered) -> None:
 
 
 def test_only_settings_are_set(rendered: Rendered, variables: set[str]) -> None:
-    names = {name for one in rendered.of("ConfigMap") for name in one["data"]}
+    names = {
+        name
+        for one in rendered.of("ConfigMap")
+        for name in one["data"]
+        if not name.startswith("OTEL_")
+    }
     names |= {
         entry["name"]
         for _, pod in rendered.pods()
@@ -147,8 +153,17 @@ def test_secrets_are_only_referred_to(rendered: Rendered) -> None:
     for _, pod in rendered.pods():
         for container in pod["spec"]["containers"]:
             env = {entry["name"]: entry for entry in container["env"]}
-            for name in ("ARROWQUANT_DATABASE_URL", "ARROWQUANT_BROKER_URL"):
+            secret = {"ARROWQUANT_DATABASE_URL", "ARROWQUANT_BROKER_URL"}
+            if container["name"] != "migrate":
+                secret.add("ARROWQUANT_SECRET_KEYS")
+            for name in secret:
                 assert set(env[name]["valueFrom"]) == {"secretKeyRef"}
+
+
+def test_a_service_without_keys_of_its_own_can_be_had(helm: Path) -> None:
+    assert "ARROWQUANT_SECRET_KEYS" not in run(
+        helm, "template", str(CHART), "--set", "secret.secretKeysKey="
+    )
 
 
 def test_everything_that_selects_finds_its_pods(rendered: Rendered) -> None:
@@ -210,13 +225,6 @@ def test_the_schema_is_brought_up_first(defaults: Rendered) -> None:
     assert "envFrom" not in pod["containers"][0]
 
 
-def test_pods_reach_no_metadata_service(everything: Rendered) -> None:
-    policy = everything.named("NetworkPolicy", "aq")
-    assert policy["spec"]["ingress"] == []
-    blocks = [to["ipBlock"] for rule in policy["spec"]["egress"][1:2] for to in rule.get("to", [])]
-    assert {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]} in blocks
-
-
 @pytest.mark.real
 def test_the_scaler_asks_what_the_database_can_answer(
     everything: Rendered, postgres_database: str
@@ -235,6 +243,14 @@ def test_the_scaler_asks_what_the_database_can_answer(
         "workers.replicas=3",
         "settings.no_such_setting=1",
         "settings.database_url=postgresql://u:p@h/d",
+        "settings.secret_keys=abc",
+        "settings.metrics_port=9090",
+        "settings.webhook_timeout_s=90",
+        "settings.oidc_scopes.leads={root}",
+        "environment.ARROWQUANT_SECRET_KEYS=abc",
+        "environment.AWS_SECRET_ACCESS_KEY=abc",
+        "environment.OTEL_EXPORTER_OTLP_HEADERS=abc",
+        "grants.acme.secret=abc",
         "connections.Models.kind=s3",
         "connections.models.kind=ftp",
         "secret.databaseUrl=postgresql://u:p@h/d",
@@ -266,12 +282,50 @@ def test_the_schema_of_values_follows_the_settings() -> None:
         "folder": set(FolderConnection.model_fields),
         "s3": set(S3Connection.model_fields),
     }
-    elsewhere = {
-        *("data_dir", "host", "port", "threads", "max_memory_bytes"),  # the chart decides
-        *("database_url", "broker_url", "secret_keys", "connections", "connections_file"),
+    assert schema["properties"]["settings"]["properties"] == chart_schema.settings()
+    assert schema["$defs"]["grant"] == chart_schema.grant()
+
+
+def test_no_secret_can_be_a_value() -> None:
+    """What the service itself never shows, the chart takes from a Secret alone."""
+    secret = {name for name, field in Settings.model_fields.items() if not field.repr}
+    assert secret == {"database_url", "broker_url", "secret_keys"}
+    assert secret <= chart_schema.ELSEWHERE
+    assert set(Settings.model_fields) >= chart_schema.ELSEWHERE
+
+
+def test_every_setting_arrives_as_it_was_written(
+    everything: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists, maps and large numbers, through a ConfigMap into the service."""
+    values = yaml.safe_load(EVERYTHING.read_text())
+    assert set(values["settings"]) == set(chart_schema.settings()), "every one is tried"
+    (config,) = everything.of("ConfigMap")
+    for name, value in config["data"].items():
+        monkeypatch.setenv(name, value)
+    expected = {name: value for name, value in values["settings"].items() if value != "none"} | {
+        "connections": values["connections"],
+        "credentials": values["grants"],
     }
-    listed = set(schema["properties"]["settings"]["properties"])
-    assert listed == set(Settings.model_fields) - elsewhere
+    settings = Settings.load()
+    assert settings.model_dump(include=set(expected)) == Settings(**expected).model_dump(
+        include=set(expected)
+    )
+    assert settings.quota_queued_jobs is None
+    assert settings.quota_bytes_per_day == 2_000_000_000_000
+    assert settings.egress_allow == tuple(values["settings"]["egress_allow"])
+    assert settings.metrics_port == values["metrics"]["port"]
+    assert config["data"]["OTEL_TRACES_SAMPLER_ARG"] == "0.25"
+
+
+def test_the_port_of_metrics_is_the_one_that_is_looked_at(everything: Rendered) -> None:
+    (config,) = everything.of("ConfigMap")
+    for component in ("api", "worker"):
+        spec = everything.named("Deployment", component)["spec"]["template"]["spec"]
+        ports = {port["name"]: port["containerPort"] for port in spec["containers"][0]["ports"]}
+        assert str(ports["metrics"]) == config["data"]["ARROWQUANT_METRICS_PORT"]
+    (monitor,) = everything.of("PodMonitor")
+    assert [one["port"] for one in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
 
 
 def test_the_chart_is_the_version_of_the_service(root: Path) -> None:

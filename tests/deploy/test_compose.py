@@ -108,6 +108,23 @@ def test_only_the_api_is_reached_and_only_from_this_machine(services: dict[str, 
 
 def test_no_secret_is_written_down(text: str, example: dict[str, str]) -> None:
     assert set(example.values()) == {"change-me"}
-    secrets = re.findall(r"^\s+\w*(?:PASSWORD|SECRET|_ID): (.*)$", text, re.MULTILINE)
+    secrets = re.findall(r"^\s+\w*(?:PASSWORD|SECRET|_ID|_KEYS): (.*)$", text, re.MULTILINE)
     assert secrets
-    assert all(REFERENCE.fullmatch(value) for value in secrets)
+    assert all(REFERENCE.fullmatch(value.strip('"')) for value in secrets)
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_keys_and_further_settings_reach_both(
+    text: str, services: dict[str, Any], name: str, root: Path
+) -> None:
+    assert services[name]["environment"]["ARROWQUANT_SECRET_KEYS"] == ""
+    assert 'ARROWQUANT_SECRET_KEYS: "${SECRET_KEYS:-}"' in text
+    assert services[name]["env_file"] == [{"path": "settings.env", "required": False}]
+    ignored = (root / ".gitignore").read_text().splitlines()
+    assert {".env", "/docker/settings.env"} <= set(ignored)
+
+
+def test_the_example_names_every_variable_of_the_file(root: Path, text: str) -> None:
+    lines = (root / "docker" / "example.env").read_text()
+    named = set(re.findall(r"^(?:# )?([A-Z_]+)=", lines, re.MULTILINE))
+    assert named == {match[0] for match in REFERENCE.findall(text)}

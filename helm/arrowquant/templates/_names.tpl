@@ -31,6 +31,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* A value as an environment variable holds it: maps as JSON, lists with commas between. */ -}}
+{{- define "arrowquant.variable" -}}
+{{- if kindIs "map" . -}}
+{{- toJson . -}}
+{{- else if kindIs "slice" . -}}
+{{- join "," . -}}
+{{- else if and (kindIs "float64" .) (eq (toString (floor .)) (toString .)) -}}
+{{- /* Whole numbers arrive as floats, which would print as 1e+06. */ -}}
+{{- int64 . -}}
+{{- else -}}
+{{- toString . -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* An image; takes the root and a repository. */ -}}
 {{- define "arrowquant.image" -}}
 {{- $tag := default .root.Chart.AppVersion .root.Values.image.tag -}}
