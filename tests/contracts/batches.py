@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
 from service.adapters.sql import SqlBatches, SqlLedger
+from service.adapters.sql.webhook_tables import endpoints
 from service.domain.batch import BatchLine, BatchRecord, NewBatch
 from service.domain.ids import new_id
 from service.domain.ports import NewJob
+from service.domain.webhooks import HookEvent
 from tests.contracts.ledgers import LEASE_S, MAX_ATTEMPTS, HandClock
+
+# In the tests; the real one would only make more jobs of the same.
+CHUNK = 7
 
 
 class BatchBench:
@@ -54,3 +59,21 @@ class BatchBench:
     def _id(self, prefix: str) -> str:
         self.clock.move(0.001)
         return new_id(prefix, int(self.clock.now().timestamp() * 1000))
+
+
+def listen(engine: Engine, tenant: str, wanted: list[HookEvent]) -> None:
+    """An endpoint that wants these events."""
+    now = HandClock().now()
+    with engine.begin() as connection:
+        connection.execute(
+            insert(endpoints).values(
+                id=new_id("wh"),
+                tenant=tenant,
+                url="https://hooks.example/",
+                description="",
+                events=[event.value for event in wanted],
+                secret=b"sealed",
+                create_time=now,
+                update_time=now,
+            )
+        )

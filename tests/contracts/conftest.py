@@ -15,6 +15,7 @@ from service.adapters.sql import make_engine, migrate
 from service.adapters.sql.tables import metadata
 from service.domain.ports import ObjectStore
 from service.settings import S3Connection
+from tests.contracts.batches import CHUNK, BatchBench
 from tests.contracts.hooks import Hooks
 from tests.contracts.ledgers import Bench, HandClock
 from tests.servers import S3Server
@@ -65,6 +66,13 @@ def clock() -> HandClock:
 @pytest.fixture
 def bench(engine: Engine, database_url: str, clock: HandClock) -> Bench:
     return Bench(engine, database_url, clock)
+
+
+@pytest.fixture
+def batched(engine: Engine, clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> BatchBench:
+    """Beside a bench on the same database."""
+    monkeypatch.setattr("service.adapters.sql.bulk.CHUNK", CHUNK)
+    return BatchBench(engine, clock)
 
 
 @pytest.fixture(scope="session")

@@ -1,153 +1,23 @@
-"""One job after another at the same place: replaced whole, resumed, or removed and nothing more.
+"""One job after another at the same place: replaced whole, or resumed.
 
 Every test runs on a folder and on a real S3.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
-import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.domain import units
 from service.domain.errors import ArrowQuantError
-from service.domain.job import Claim, JobRecord, JobState, UnitKind
-from service.domain.ports import ObjectStore
+from service.domain.job import JobState, UnitKind
 from service.domain.report import MANIFEST_NAME
-from service.domain.spec import JobRequest
-from service.settings import Settings
 from service.usecases.artifacts import Artifacts
-from service.usecases.submit import submit
-from service.wiring import Deps, wire
-from tests import weights
-from tests.servers import S3Server
-from workers.local import NoBell
+from tests.workers.succession import TENANT, World, write_source
 from workers.workshop import Workshop
-
-TENANT = "acme"
-# A tensor is a unit, see `small_units`.
-SHAPE = (320, 1024)
-
-
-class World:
-    """A ledger, a source of two units, an output of one kind, and a worker in this process."""
-
-    def __init__(self, settings: Settings, output: str) -> None:
-        self.deps: Deps = dataclasses.replace(wire(settings), bell=NoBell())
-        self.connection = output
-        self.workshop = Workshop(self.deps)
-        self.claims: list[Claim] = []
-
-    @property
-    def store(self) -> ObjectStore:
-        return self.deps.stores.open(TENANT, self.connection)
-
-    def submit(self, if_exists: str = "fail", source: str = "m/", **recipe: Any) -> str:
-        request = {
-            "source": {"connection": "models", "prefix": source},
-            "output": {"connection": self.connection, "prefix": "out/", "if_exists": if_exists},
-            "recipe": {"bits": 8, "method": "minmax", "fallback": {"enabled": False}} | recipe,
-        }
-        deps = self.deps
-        new = JobRequest.model_validate(request)
-        return submit(new, TENANT, deps.stores, deps.webhooks, deps.ledger, deps.bell).job.id
-
-    def work(self, job_id: str | None = None, until: UnitKind | None = None) -> Claim | None:
-        """Until nothing is left, or a unit of this kind is claimed."""
-        while (claim := self.deps.ledger.claim(self.workshop.worker, job_id)) is not None:
-            if claim.kind is until:
-                return claim
-            self.claims.append(claim)
-            self.workshop.work_on(claim)
-        return None
-
-    def done(self, **how: Any) -> JobRecord:
-        job_id = self.submit(**how)
-        self.work()
-        return self.job(job_id)
-
-    def job(self, job_id: str) -> JobRecord:
-        return self.deps.ledger.get_job(job_id)
-
-    def files(self) -> dict[str, str]:
-        """Digest by name of everything below the output."""
-        found = {}
-        for info in self.store.list("out/"):
-            data = self.store.read(info.key, 0, info.size) if info.size else b""
-            found[info.key.removeprefix("out/")] = hashlib.sha256(data).hexdigest()
-        return found
-
-    def artifact(self) -> dict[str, str]:
-        """Digest by name of what the manifest lists, all checked."""
-        info = self.store.stat("out/" + MANIFEST_NAME)
-        data = self.store.read(info.key, 0, info.size, info.etag)
-        manifest = json.loads(data)
-        listed = {f["name"]: f["sha256"] for f in (manifest["report"], *manifest["parts"])}
-        for name, digest in listed.items():
-            part = self.store.stat(f"out/{name}")
-            read = self.store.read(part.key, 0, part.size, part.etag)
-            assert hashlib.sha256(read).hexdigest() == digest, name
-        return listed | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
-
-    def keep_replaced(self, seconds: int) -> None:
-        settings = self.deps.settings.model_copy(update={"replaced_keep_s": seconds})
-        self.deps = dataclasses.replace(self.deps, settings=settings)
-        self.workshop = Workshop(self.deps)
-
-
-def write_source(folder: Path, seed: int) -> None:
-    tensors = {
-        f"blocks.{n}.weight": weights.tensor(weights.gaussian(SHAPE, seed + n)) for n in range(2)
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    weights.write(folder / "model.safetensors", tensors)
-
-
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "MIN_UNIT_BYTES", 2**20)
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_source(folder / "m", 1)
-    return folder
-
-
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.real)])
-def settings(request: pytest.FixtureRequest, tmp_path: Path, models: Path) -> Settings:
-    connections: dict[str, Any] = {"models": {"kind": "folder", "path": models}}
-    if request.param == "folder":
-        (tmp_path / "artifacts").mkdir()
-        connections["folder"] = {"kind": "folder", "path": tmp_path / "artifacts"}
-    else:
-        server: S3Server = request.getfixturevalue("s3_server")
-        os.environ["TEST_S3_ID"] = server.access_key
-        os.environ["TEST_S3_SECRET"] = server.secret_key
-        connections["s3"] = {
-            "kind": "s3",
-            "bucket": request.getfixturevalue("s3_bucket"),
-            "endpoint_url": server.endpoint_url,
-            "access_key_id_env": "TEST_S3_ID",
-            "secret_access_key_env": "TEST_S3_SECRET",
-        }
-    return Settings.load(data_dir=tmp_path / "data", connections=connections)
-
-
-@pytest.fixture
-def world(settings: Settings, request: pytest.FixtureRequest) -> Iterator[World]:
-    names = [name for name in settings.connections if name != "models"]
-    made = World(settings, names[0])
-    yield made
-    made.deps.close()
 
 
 class Reader:
@@ -256,7 +126,7 @@ class TestReplace:
         assert world.job(job_id).state is JobState.CANCELLED
         assert world.files() == old
 
-    def test_a_failure_leaves_the_old_one_as_it_was(self, world: World, models: Path) -> None:
+    def test_a_failure_leaves_the_old_one_as_it_was(self, world: World) -> None:
         world.done()
         old = world.files()
         job_id = world.submit(if_exists="replace", bits=4)
@@ -292,27 +162,11 @@ class TestReplace:
 
 
 class TestResume:
-    def half_done(self, world: World, **recipe: Any) -> str:
-        """A job that failed with one of its two parts finished."""
-        job_id = world.submit(**recipe)
-        world.workshop.work_on(self.claim(world, UnitKind.PLAN))
-        world.workshop.work_on(self.claim(world, UnitKind.QUANTIZE))
-        claim = self.claim(world, UnitKind.QUANTIZE)
-        world.deps.ledger.fail_job(claim, ArrowQuantError("max_runtime_exceeded", "too long"))
-        world.work()
-        return job_id
-
-    def claim(self, world: World, kind: UnitKind) -> Claim:
-        claim = world.deps.ledger.claim(world.workshop.worker)
-        assert claim is not None
-        assert claim.kind is kind
-        return claim
-
     def quantized(self, world: World) -> list[int]:
         return [claim.seq for claim in world.claims if claim.kind is UnitKind.QUANTIZE]
 
     def test_only_what_is_missing_is_made(self, world: World) -> None:
-        before = self.half_done(world)
+        before = world.half_done()
         [part] = world.deps.ledger.parts(before)
         world.claims.clear()
         job = world.done(if_exists="resume")
@@ -330,7 +184,7 @@ class TestResume:
 
     @pytest.mark.parametrize("lost", ["removed", "changed"])
     def test_a_part_that_is_no_longer_ours_is_made_again(self, world: World, lost: str) -> None:
-        before = self.half_done(world)
+        before = world.half_done()
         [part] = world.deps.ledger.parts(before)
         if lost == "removed":
             world.store.delete(part.key)
@@ -344,7 +198,7 @@ class TestResume:
         world.artifact()
 
     def test_another_recipe_is_refused_by_name(self, world: World) -> None:
-        before = self.half_done(world)
+        before = world.half_done()
         job = world.done(if_exists="resume", bits=4)
         assert job.state is JobState.FAILED
         assert job.error is not None
@@ -355,7 +209,7 @@ class TestResume:
     def test_another_source_is_refused_by_name(self, world: World, tmp_path: Path) -> None:
         source = Path(world.deps.settings.connections["models"].path) / world.connection  # type: ignore[union-attr]
         write_source(source, 5)
-        self.half_done(world, source=f"{world.connection}/")
+        world.half_done(source=f"{world.connection}/")
         write_source(source, 6)
         job = world.done(if_exists="resume", source=f"{world.connection}/")
         assert job.error is not None
@@ -389,104 +243,3 @@ class TestResume:
 
     def test_nothing_there_is_a_job_like_any_other(self, world: World) -> None:
         assert world.done(if_exists="resume").state is JobState.SUCCEEDED
-
-
-class TestRemoval:
-    def delete(self, world: World, job: JobRecord) -> None:
-        world.deps.ledger.delete_job(job.id, TENANT, artifacts=True)
-        world.work()
-        while world.deps.ledger.sweep():
-            pass
-        with pytest.raises(ArrowQuantError, match=r"^not_found:"):
-            world.job(job.id)
-
-    def test_everything_goes(self, world: World) -> None:
-        job = world.done()
-        world.store.put("out/notes.txt", b"mine")
-        world.store.create("out/part-00007.arrow").write(b"z" * 9_000_000)  # never completed
-        self.delete(world, job)
-        assert list(world.files()) == ["notes.txt"]
-        assert list(world.store.uploads("out/")) == []
-
-    def test_what_has_replaced_it_stays(self, world: World) -> None:
-        first = world.done()
-        second = world.done(if_exists="replace", bits=4)
-        new = world.artifact()
-        self.delete(world, first)
-        assert world.artifact() == new
-        self.delete(world, second)
-        assert world.files() == {}
-
-    def test_the_same_bytes_of_somebody_else_stay(self, world: World) -> None:
-        """The place was emptied by hand, and another job has made the very same artifact."""
-        first = world.done()
-        for name in world.files():
-            world.store.delete(f"out/{name}")
-        second = world.done()
-        files = world.files()
-        self.delete(world, first)
-        assert world.files() == files
-        self.delete(world, second)
-        assert world.files() == {}
-
-    def test_nobody_is_disturbed(self, world: World) -> None:
-        """While another job writes there, removal waits."""
-        first = world.done()
-        for name in world.files():
-            world.store.delete(f"out/{name}")
-        second = world.submit()
-        publish = world.work(second, until=UnitKind.PUBLISH)
-        assert publish is not None
-        files = world.files()
-        world.deps.ledger.delete_job(first.id, TENANT, artifacts=True)
-        assert world.work(first.id) is None
-        assert world.files() == files
-        world.workshop.work_on(publish)
-        assert world.job(second).state is JobState.SUCCEEDED
-        world.artifact()
-
-    def test_a_store_that_is_away_for_hours_is_asked_again(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        job = world.done()
-        world.deps.ledger.delete_job(job.id, TENANT, artifacts=True)
-        claim = world.deps.ledger.claim(world.workshop.worker)
-        assert claim is not None
-        assert claim.kind is UnitKind.CLEANUP
-        released: list[float] = []
-        release = world.deps.ledger.release
-
-        def noted(claim: Claim, delay_s: float, error: ArrowQuantError | None = None) -> None:
-            released.append(delay_s)
-            release(claim, delay_s, error)
-
-        def away(*_: object) -> None:
-            raise ArrowQuantError("storage_unavailable", "no answer")
-
-        monkeypatch.setattr(world.deps.ledger, "release", noted)
-        monkeypatch.setattr(type(world.store), "delete", away)
-        world.workshop.work_on(dataclasses.replace(claim, attempt=20))
-        [delay] = released
-        assert 600 <= delay <= 1200
-        while world.deps.ledger.sweep():
-            pass
-        assert world.job(job.id).delete_artifacts  # it is not forgotten before
-
-    def test_a_failed_job_takes_its_parts_along(self, world: World) -> None:
-        job_id = TestResume().half_done(world)
-        assert world.files()
-        self.delete(world, world.job(job_id))
-        assert world.files() == {}
-
-
-def test_what_a_job_used_is_measured(world: World) -> None:
-    job = world.done()
-    assert job.summary is not None
-    used, totals = job.usage, job.summary["totals"]
-    assert used.cpu_s > 0
-    assert used.wall_s > 0
-    assert totals["source_bytes"] <= used.bytes_in < 2 * totals["source_bytes"]
-    parts = totals["parts_bytes"]
-    # Up to the manifest, which is written after the last word.
-    assert parts < used.bytes_out <= totals["artifact_bytes"]
-    assert used.peak_rss_bytes > 50 * 2**20
