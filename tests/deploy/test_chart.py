@@ -282,7 +282,9 @@ def test_the_schema_of_values_follows_the_settings() -> None:
         "folder": set(FolderConnection.model_fields),
         "s3": set(S3Connection.model_fields),
     }
-    assert schema["properties"]["settings"]["properties"] == chart_schema.settings()
+    assert schema["properties"]["settings"]["properties"] == chart_schema.settings(), (
+        "run `make chart`"
+    )
     assert schema["$defs"]["grant"] == chart_schema.grant()
 
 

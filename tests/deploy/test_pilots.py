@@ -126,6 +126,20 @@ def test_what_they_name_is_in_the_chart(root: Path, helm: Path) -> None:
     assert ("ServiceAccount", pod["serviceAccountName"]) in there
     for one in pod["containers"][0]["envFrom"]:
         assert ("ConfigMap", one["configMapRef"]["name"]) in there
+    [deployment] = [
+        one
+        for one in objects
+        if one["kind"] == "Deployment" and one["metadata"]["name"].endswith("-worker")
+    ]
+    [worker] = deployment["spec"]["template"]["spec"]["containers"]
+    mine, workers = (
+        {one["name"]: one["valueFrom"] for one in each["env"] if "valueFrom" in one}
+        for each in (pod["containers"][0], worker)
+    )
+    del workers["ARROWQUANT_BROKER_URL"]  # a pilot needs no bell
+    assert mine.keys() == workers.keys()
+    for name in ("ARROWQUANT_DATABASE_URL", "ARROWQUANT_SECRET_KEYS"):
+        assert mine[name] == workers[name]
 
 
 def test_they_are_valid_kubernetes(root: Path, checkers: Path) -> None:
