@@ -11,6 +11,8 @@ DEMO_STAMP := $(VENV)/.stamp-demo
 TORCH_STAMP := $(TORCH_VENV)/.stamp
 
 LOCKED := requirements.lock pyproject.toml client/pyproject.toml scripts/setup.sh
+# Two processes, each with servers of its own: much of a run is waiting.
+PYTEST_ARGS ?= -n 2
 TYPED := service workers kernels client/arrowquant tests/conftest.py tests/processes.py tests/servers.py \
          benchmarks scripts/demo.py scripts/demonstration scripts/client_code scripts/chart_schema.py tests/demo docker
 
@@ -47,7 +49,7 @@ format: setup ## Rewrite the sources as the linter wants them
 
 .PHONY: test-torch
 test-torch: $(TORCH_STAMP) ## Run the tests marked torch, in an environment of their own
-	$(TORCH_VENV)/bin/python -m pytest tests/torch -m torch $(PYTEST_ARGS)
+	$(TORCH_VENV)/bin/python -m pytest tests/torch -m torch
 
 $(TORCH_STAMP): $(STAMP) scripts/setup-torch.sh
 	scripts/setup-torch.sh $(TORCH_VENV)
