@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import arrowquant
 from arrowquant import ArtifactError
+from tests import hostile
 from tests.client import fixtures
 
 
@@ -192,21 +193,36 @@ def replace_part(folder: Path, write: Callable[[Path], object]) -> Path:
     return folder
 
 
-def test_compressed_buffers_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_compressed_buffers_are_refused(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body of some bytes that says it holds 8 GiB: Arrow is never asked to read it."""
     folder = one(tmp_path)
-    row = fixtures.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows[0]
+    replace_part(folder, lambda path: hostile.write_bomb(path, fixtures.SCHEMA, codec))
+    opened = pa.ipc.open_file
+    asked: list[object] = []
+    monkeypatch.setattr(pa.ipc, "open_file", lambda file: asked.append(file) or opened(file))
+    refused(folder, "compressed", "batch 0")
+    assert asked == []
 
-    def write(path: Path) -> None:
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(str(path), fixtures.SCHEMA, options=options) as writer:
-            arrays = [pa.array([row[f.name]], f.type) for f in fixtures.SCHEMA]
-            writer.write_batch(pa.record_batch(arrays, schema=fixtures.SCHEMA))
 
-    refused(replace_part(folder, write), "compressed", "batch 0")
+@pytest.mark.parametrize("attack", hostile.ATTACKS)
+def test_metadata_that_is_made_to_harm(
+    tmp_path: Path, attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = one(tmp_path)
+    data = (folder / "part-00000.arrow").read_bytes()
+    replace_part(folder, lambda path: path.write_bytes(hostile.ATTACKS[attack](data)))
+    opened = pa.ipc.open_file
+    asked: list[object] = []
+    monkeypatch.setattr(pa.ipc, "open_file", lambda file: asked.append(file) or opened(file))
+    refused(folder, "part-00000.arrow")
+    assert asked == []
 
 
 @pytest.mark.parametrize(
-    "kind", ["extension", "dictionary", "order", "type", "version", "metadata"]
+    "kind", ["extension", "dictionary", "order", "type", "version", "metadata", "deep", "endless"]
 )
 def test_other_schemas_are_refused(tmp_path: Path, kind: str) -> None:
     folder = one(tmp_path)
@@ -220,12 +236,18 @@ def test_other_schemas_are_refused(tmp_path: Path, kind: str) -> None:
         schema = pa.schema(list(schema)[::-1], schema.metadata)
     elif kind == "type":
         schema = schema.set(index, pa.field("role", pa.large_string(), False))
+    elif kind == "deep":
+        inner = functools.reduce(lambda kind, _: pa.list_(kind), range(60), pa.int64())
+        schema = pa.schema([pa.field("role", inner)], schema.metadata)
+    elif kind == "endless":
+        schema = pa.schema([pa.field("role", pa.string())] * 100_000, schema.metadata)
     elif kind == "version":
         schema = schema.with_metadata({"arrowquant.format": "2"})
     else:
         schema = schema.set(index, pa.field("role", pa.string(), False, {"a": "b"}))
-    row = fixtures.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows[0]
-    refused(replace_part(folder, lambda path: fixtures.write_part(path, [row], schema)))
+    rows = fixtures.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows
+    rows = [] if kind in ("deep", "endless") else rows
+    refused(replace_part(folder, lambda path: fixtures.write_part(path, rows, schema)))
 
 
 def test_two_rows_in_a_batch_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from service.domain.errors import ArrowQuantError
 from service.domain.job import JobRecord, JobState
 from service.domain.spec import Place, Source
 from service.usecases import replays
-from tests import weights
+from tests import hostile, weights
 from tests.workers.runs import begin, digests, finish
+from workers.artifact.schema import PART_SCHEMA
 from workers.local import TENANT, LocalJob
+from workers.pipeline import Work, run_pass
+from workers.steps import quantize
 from workers.workshop import Workshop
 
 RECIPE = {"bits": 2, "group_size": 32}
@@ -31,8 +35,8 @@ def made(tmp_path: Path) -> LocalJob:
     return job
 
 
-def _replay(job: LocalJob) -> JobRecord:
-    deps = job.deps
+def _replay(job: LocalJob, threads: int = 1) -> JobRecord:
+    deps = replace(job.deps, settings=job.deps.settings.model_copy(update={"threads": threads}))
     artifact = Place(connection="output", prefix="")
     source = Source(connection="source", prefix="")
     asked = replays.create(deps.stores, deps.ledger, deps.bell, TENANT, artifact, source).job
@@ -54,6 +58,21 @@ def test_the_same_comes_out_and_nothing_is_written(tmp_path: Path, made: LocalJo
     assert digests(tmp_path / "out") == before
     [listed], _ = replays.list_page(made.deps.ledger, made.deps.clock, TENANT, None, None)
     assert listed.summary == found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_makes_the_same(
+    made: LocalJob, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(work: Work, *rest: Any) -> Any:
+        seen.append(work.threads)
+        return run_pass(work, *rest)
+
+    monkeypatch.setattr(quantize, "run_pass", counted)
+    assert _found(_replay(made, threads))["verdict"] == "identical"
+    assert set(seen) == {threads}
 
 
 def test_a_changed_byte_names_its_tensor_and_tile(tmp_path: Path, made: LocalJob) -> None:
@@ -95,9 +114,69 @@ def test_a_lost_part_and_a_broken_one(tmp_path: Path, made: LocalJob) -> None:
     part = tmp_path / "out" / "part-00000.arrow"
     part.write_bytes(b"ARROW1\0\0 no more")
     found = _found(_replay(made))
-    assert {tuple(t["differs"]) for e in found["tensors"] for t in e["tiles"]} == {("unreadable",)}
+    assert _unreadable(found)
     part.unlink()
     assert _found(_replay(made))["parts"] == [{"part": part.name, "problem": "missing"}]
+
+
+def _unreadable(found: dict[str, Any]) -> bool:
+    return {tuple(t["differs"]) for e in found["tensors"] for t in e["tiles"]} == {("unreadable",)}
+
+
+def _first_batch(part: Path) -> pa.RecordBatch:
+    with pa.ipc.open_file(pa.BufferReader(part.read_bytes())) as file:
+        return file.get_batch(0)
+
+
+@pytest.mark.parametrize("attack", ["lz4", "zstd", *hostile.ATTACKS])
+def test_a_part_that_is_made_to_harm_is_not_read(
+    tmp_path: Path, made: LocalJob, attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow is asked for no batch of it, and the replay ends as for any part that differs."""
+    part = tmp_path / "out" / "part-00000.arrow"
+    if attack in ("lz4", "zstd"):
+        hostile.write_bomb(part, PART_SCHEMA, attack, _first_batch(part))
+    else:
+        part.write_bytes(hostile.ATTACKS[attack](part.read_bytes()))
+    asked = _reads(monkeypatch)
+    found = _found(_replay(made))
+    assert found["verdict"] == "differs"
+    first = found["tensors"][0]["tiles"][0]
+    assert first["differs"] == ["unreadable"]
+    assert 0 not in asked
+
+
+def test_a_batch_larger_than_a_tile_is_not_read(
+    tmp_path: Path, made: LocalJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / "out" / "part-00000.arrow"
+    batch = _first_batch(part)
+    at = batch.schema.get_field_index("codes")
+    codes = pa.array([bytes(64 * 2**20)], pa.large_binary())
+    columns = [codes if n == at else column for n, column in enumerate(batch.columns)]
+    with pa.ipc.new_file(str(part), PART_SCHEMA) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=PART_SCHEMA))
+    asked = _reads(monkeypatch)
+    assert _unreadable(_found(_replay(made)))
+    assert asked == []
+
+
+def _reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the batches that Arrow is asked for from here on."""
+    asked: list[int] = []
+    opened = pa.ipc.open_file
+
+    class Watched:
+        def __init__(self, source: Any) -> None:
+            self._reader = opened(source)
+            self.schema = self._reader.schema
+
+        def get_batch(self, number: int) -> pa.RecordBatch:
+            asked.append(number)
+            return self._reader.get_batch(number)
+
+    monkeypatch.setattr("workers.stages.differ.pa.ipc.open_file", Watched)
+    return asked
 
 
 def test_another_source_is_refused(tmp_path: Path, made: LocalJob) -> None:

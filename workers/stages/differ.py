@@ -1,13 +1,19 @@
-"""Holding the tiles of a part that is being made against those of one that is stored."""
+"""Holding the tiles of a part that is being made against those of one that is stored.
+
+The stored one may be anybody's: Arrow reads of it only what was found to be uncompressed, plain and no
+larger than a tile can be. The rest is told as unreadable.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from arrowquant.artifact.envelope import Envelope
+from arrowquant.errors import ArtifactError
 from service.domain.catalog import ObjectInfo
 from service.domain.ports import ObjectStore
 from service.domain.treatment import TensorPlan
@@ -15,6 +21,8 @@ from service.domain.units import Tile
 from workers.artifact.part import PartWriter
 from workers.artifact.schema import PART_SCHEMA, StoredTile, tile_batch
 from workers.stages.scratch import Discarded
+
+_SLACK: Final = 2**20
 
 
 class Differ(PartWriter):
@@ -28,11 +36,11 @@ class Differ(PartWriter):
         super().__init__(Discarded(info.key))
         self._found = found
         self._number = 0
-        self._stored = _opened(store, info)
+        self._stored = _Stored.opened(store, info)
 
     def write(self, plan: TensorPlan, tile: Tile, stored: StoredTile) -> None:
         mine = tile_batch(plan, tile, stored)
-        theirs = self._next()
+        theirs = self._next(_most_bytes(plan, tile))
         super().write(plan, tile, stored)
         differs = ["unreadable"] if theirs is None else _columns(mine, theirs)
         if differs:
@@ -44,16 +52,38 @@ class Differ(PartWriter):
             count = 0 if theirs is None else _differing_bytes(mine, theirs)
             self._found.append(entry | {"differs": differs, "code_bytes": count})
 
-    def _next(self) -> pa.RecordBatch | None:
+    def _next(self, most: int) -> pa.RecordBatch | None:
         number, self._number = self._number, self._number + 1
-        if self._stored is None or number >= self._stored.num_record_batches:
-            return None
+        return None if self._stored is None else self._stored.batch(number, most)
+
+
+class _Stored:
+    """A stored part whose outside and schema are those of this format."""
+
+    def __init__(self, envelope: Envelope, reader: pa.RecordBatchFileReader) -> None:
+        self._envelope, self._reader = envelope, reader
+
+    @classmethod
+    def opened(cls, store: ObjectStore, info: ObjectInfo) -> _Stored | None:
+        """None for what is no such part."""
+        file = _Ranged(store, info)
         try:
-            batch = self._stored.get_batch(number)
-            batch.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError):
+            envelope = Envelope(file, info.size, {})
+            reader = pa.ipc.open_file(pa.PythonFile(file, mode="r"))
+        except (ArtifactError, pa.ArrowException, OSError, ValueError):
             return None
-        return batch if batch.num_rows == 1 else None
+        return cls(envelope, reader) if reader.schema.equals(PART_SCHEMA) else None
+
+    def batch(self, number: int, most: int) -> pa.RecordBatch | None:
+        """A batch; None where there is none, or none that may be read into `most` bytes."""
+        try:
+            if number >= self._envelope.batches or self._envelope.check(number) > most:
+                return None
+            batch = self._reader.get_batch(number)
+            batch.validate(full=True)
+        except (ArtifactError, pa.ArrowException, OSError, ValueError):
+            return None
+        return batch
 
 
 class _Ranged(io.RawIOBase):
@@ -84,13 +114,9 @@ class _Ranged(io.RawIOBase):
         return data
 
 
-def _opened(store: ObjectStore, info: ObjectInfo) -> pa.RecordBatchFileReader | None:
-    """The stored part, if it is one: another schema could hold anything."""
-    try:
-        reader = pa.ipc.open_file(pa.PythonFile(_Ranged(store, info), mode="r"))
-    except (pa.ArrowException, OSError, ValueError):
-        return None
-    return reader if reader.schema.equals(PART_SCHEMA) else None
+def _most_bytes(plan: TensorPlan, tile: Tile) -> int:
+    """As much as this tile could take in any codec, even with a scale for every weight."""
+    return 4 * tile.rows * plan.row_bytes + _SLACK
 
 
 def _columns(mine: pa.RecordBatch, theirs: pa.RecordBatch) -> list[str]:
