@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -39,16 +40,14 @@ def list_page(
     """Those that come with the service first, then the tenant's by name and version."""
     filters = {"tenant": tenant, "list": "recipes"}
     limit = page_size(size)
-    after = _position(page_position(token, filters, str)) if token else None
-    found = [] if after else list(BUILTIN)
-    found += book.versions(tenant, after, limit + 1)
-    found = found[: max(limit, len(BUILTIN)) + 1] if after is None else found
-    limit = max(limit, len(BUILTIN)) if after is None else limit
+    place = _Place.read(page_position(token, filters, str)) if token else _Place()
+    found = list(BUILTIN[place.builtin :][: limit + 1])
+    if len(found) <= limit:
+        found += book.versions(tenant, place.after, limit + 1 - len(found))
     if len(found) <= limit:
         return found, None
     last = found[limit - 1]
-    # The page may end with a built-in one, after which all of the tenant's follow.
-    position = last.ref if last.create_time else "@0"
+    position = last.ref if last.create_time else f"@{place.builtin + limit}"
     return found[:limit], page_token(position, filters)
 
 
@@ -83,8 +82,17 @@ def _refused(pointer: str, detail: str) -> ArrowQuantError:
     return ArrowQuantError("invalid_spec", detail, errors=(FieldError(pointer, detail),))
 
 
-def _position(text: str) -> tuple[str, int]:
-    name, _, version = text.rpartition("@")
-    if not version.isdigit() or len(version) > 9:
-        raise ArrowQuantError("invalid_page_token", "the page token belongs to another list")
-    return name, int(version)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a page begins: past so many of the service's own, and past this one of the tenant's."""
+
+    builtin: int = 0
+    after: tuple[str, int] | None = None
+
+    @classmethod
+    def read(cls, text: str) -> _Place:
+        """`@3` is past three of the service's, `name@2` past that version of the tenant's."""
+        name, _, number = text.rpartition("@")
+        if not (number.isascii() and number.isdigit()) or len(number) > 9:
+            raise ArrowQuantError("invalid_page_token", "the page token belongs to another list")
+        return cls(len(BUILTIN), (name, int(number))) if name else cls(int(number))

@@ -37,15 +37,17 @@ def test_many_at_once_get_a_version_each(book: SqlRecipeBook) -> None:
     assert sorted(recipe.version for recipe in made) == list(range(1, 13))
 
 
-def test_pages_show_each_version_once(book: SqlRecipeBook) -> None:
+@pytest.mark.parametrize("size", [1, 2, 3, len(BUILTIN), len(BUILTIN) + 1, 50])
+def test_pages_show_each_version_once(book: SqlRecipeBook, size: int) -> None:
     for name in ("b", "a", "a", "c"):
         book.add("acme", name, {"bits": 4})
-    seen, token = list_page(book, "acme", 1, None)
-    while token is not None:
-        more, token = list_page(book, "acme", 1, token)
-        seen += more
+    pages, token = [], None
+    while not pages or token is not None:
+        page, token = list_page(book, "acme", size, token)
+        pages.append([recipe.ref for recipe in page])
     own = ["a@1", "a@2", "b@1", "c@1"]
-    assert [recipe.ref for recipe in seen] == [*(r.ref for r in BUILTIN), *own]
+    whole = [*(r.ref for r in BUILTIN), *own]
+    assert pages == [whole[n : n + size] for n in range(0, len(whole), size)]
 
 
 def test_what_comes_with_the_service_is_valid() -> None:
