@@ -197,23 +197,25 @@ class Workshop:
 
     def _failed(self, claim: Claim, error: ArrowQuantError) -> str:
         """Try again later, or fail the job. If even that cannot be written, the lease runs out."""
-        with contextlib.suppress(LeaseLost):
-            try:
-                # Nobody waits for tidying up, and nobody would do it later: the ledger's own
-                # limit is the end of it, after hours.
-                tidying = claim.kind is UnitKind.CLEANUP
-                if error.retryable and (tidying or claim.attempt < MAX_RETRIES):
-                    longest = MAX_TIDY_DELAY_S if tidying else MAX_DELAY_S
-                    delay = min(longest, 2.0 ** min(claim.attempt, 12))
-                    delay *= random.uniform(0.5, 1.0)
-                    log.warning("unit_released", error=str(error), delay_s=round(delay, 1))
-                    self._deps.ledger.release(claim, delay, error)
-                else:
-                    # Named, told to its owner, and mostly theirs to mend: no defect of ours.
-                    log.warning("job_failed", code=error.code, error=str(error))
-                    self._deps.ledger.fail_job(claim, error)
-            except ArrowQuantError as ledger_error:
-                log.error("outcome_not_written", error=str(ledger_error))
+        try:
+            # Nobody waits for tidying up, and nobody would do it later: the ledger's own
+            # limit is the end of it, after hours.
+            tidying = claim.kind is UnitKind.CLEANUP
+            if error.retryable and (tidying or claim.attempt < MAX_RETRIES):
+                longest = MAX_TIDY_DELAY_S if tidying else MAX_DELAY_S
+                delay = min(longest, 2.0 ** min(claim.attempt, 12))
+                delay *= random.uniform(0.5, 1.0)
+                log.warning("unit_released", error=str(error), delay_s=round(delay, 1))
+                self._deps.ledger.release(claim, delay, error)
+            else:
+                # Named, told to its owner, and mostly theirs to mend: no defect of ours.
+                log.warning("job_failed", code=error.code, error=str(error))
+                self._deps.ledger.fail_job(claim, error)
+        except ArrowQuantError as ledger_error:
+            log.error("outcome_not_written", error=str(ledger_error))
+        except LeaseLost as lost:  # whose unit it is now may well have ended what we were at
+            log.info("lease_lost", reason=str(lost))
+            return "lost"
         return error.code
 
     def ring_if_needed(self) -> None:

@@ -37,7 +37,10 @@ class Upload(Protocol):
         """Append; may block while earlier bytes are on their way. Returns the bytes taken."""
 
     def complete(self) -> ObjectInfo:
-        """Make the object visible, whole."""
+        """Make the object visible, whole.
+
+        multipart_failed: what was sent is gone, be it that somebody aborted it.
+        """
 
     def abort(self) -> None:
         """Forget it and leave nothing behind. Safe to call at any time, also twice."""
@@ -47,7 +50,8 @@ class ObjectStore(Protocol):
     """One connection: keys are relative to its bucket and prefix (or folder).
 
     Errors: source_not_found, source_access_denied, source_changed (an ETag no longer holds),
-    storage_unavailable (after the adapter's own retries), no_space.
+    storage_unavailable, storage_throttled, storage_timeout (all after the adapter's own retries),
+    no_space.
     """
 
     def stat(self, key: str) -> ObjectInfo: ...

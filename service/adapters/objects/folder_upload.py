@@ -12,7 +12,7 @@ from pathlib import Path
 
 from service.adapters.objects import keys
 from service.domain.catalog import ObjectInfo
-from service.domain.errors import ArrowQuantError, LeaseLost
+from service.domain.errors import ArrowQuantError
 
 _HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{16}\.upload", re.DOTALL)
 
@@ -54,7 +54,12 @@ class FolderUpload:
                 else:
                     self._hidden.replace(self._path)
             except FileNotFoundError:
-                raise LeaseLost(f"the upload of {self._key} was aborted by someone else") from None
+                raise ArrowQuantError(
+                    "multipart_failed",
+                    "the file that was being written is gone",
+                    "It is begun again; look for what tidies up in the folder.",
+                    {"object": self._key},
+                ) from None
             _sync_folder(self._path.parent)
             return self._info(self._key, self._path)
 

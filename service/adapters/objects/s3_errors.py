@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from service.domain.errors import ArrowQuantError, LeaseLost
+from service.domain.errors import ArrowQuantError
 
 _GONE = {"NoSuchKey", "NoSuchBucket", "NotFound", "404", "NoSuchVersion"}
 _DENIED = {
@@ -15,13 +15,17 @@ _DENIED = {
     *("ExpiredToken", "InvalidToken", "AccountProblem", "AuthorizationHeaderMalformed"),
     *("RequestTimeTooSkewed", "PermanentRedirect", "IllegalLocationConstraintException"),
 }
-_BUSY = {
-    *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"),
-    *("TooManyRequests", "BandwidthLimitExceeded", "ConditionalRequestConflict"),
+_THROTTLED = {
+    *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"),
+    *("TooManyRequests", "BandwidthLimitExceeded", "ServiceUnavailable"),
 }
+_SLOW = {"RequestTimeout"}
+_BUSY = {"ConditionalRequestConflict"}
+# The upload is no longer there, or its parts are not those that were sent.
+_UPLOAD = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"}
 _CONDITIONS = {"PreconditionFailed", "InvalidRange"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "EntityStorageFull", "InsufficientStorage"}
-_KNOWN = _GONE | _DENIED | _BUSY | _FULL | _CONDITIONS
+_KNOWN = _GONE | _DENIED | _THROTTLED | _SLOW | _BUSY | _UPLOAD | _FULL | _CONDITIONS
 
 
 def _told(code: str, status: int) -> str:
@@ -30,16 +34,19 @@ def _told(code: str, status: int) -> str:
 
 @contextmanager
 def translated(where: dict[str, Any], *, writing: bool = False) -> Iterator[None]:
-    """Turn what boto3 raises into ArrowQuantError, or LeaseLost where an upload has vanished."""
+    """Turn what boto3 raises into ArrowQuantError."""
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
+        ConnectTimeoutError,
         NoCredentialsError,
         ParamValidationError,
         PartialCredentialsError,
+        ReadTimeoutError,
     )
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
     try:
         yield
@@ -54,6 +61,8 @@ def translated(where: dict[str, Any], *, writing: bool = False) -> Iterator[None
     except (ResponseParserError, KeyError, TypeError, ValueError, AttributeError):
         # What every answer of S3 has is not there, or is something else.
         raise unavailable("it does not answer as S3 does", where) from None
+    except (ConnectTimeoutError, ReadTimeoutError, PoolTimeoutError, TimeoutError) as error:
+        raise _slow(type(error).__name__, where) from None
     except (BotoCoreError, HTTPError, http.client.HTTPException, OSError) as error:
         # Their texts may hold signed URLs; the kind of error says enough.
         raise unavailable(type(error).__name__, where) from None
@@ -65,6 +74,34 @@ def unavailable(what: str, where: dict[str, Any]) -> ArrowQuantError:
         "storage_unavailable",
         f"the object store did not serve the request: {what}",
         "It is tried again later; check that the endpoint is up and reachable.",
+        where,
+    )
+
+
+def _throttled(what: str, where: dict[str, Any]) -> ArrowQuantError:
+    return ArrowQuantError(
+        "storage_throttled",
+        f"the object store asks for fewer requests: {what}",
+        "It is tried again later; run fewer workers at once, or raise the store's limits.",
+        where,
+    )
+
+
+def _slow(what: str, where: dict[str, Any]) -> ArrowQuantError:
+    return ArrowQuantError(
+        "storage_timeout",
+        f"the object store did not answer in time: {what}",
+        "It is tried again later; check the network between here and the store, and its load.",
+        where,
+    )
+
+
+def multipart_failed(what: str, where: dict[str, Any]) -> ArrowQuantError:
+    """multipart_failed: the upload is over, and another one may succeed."""
+    return ArrowQuantError(
+        "multipart_failed",
+        f"the upload cannot be completed: {what}",
+        "It is begun again; look for rules of the bucket that remove unfinished uploads.",
         where,
     )
 
@@ -81,8 +118,8 @@ def _from_response(response: Any, where: dict[str, Any], writing: bool) -> Excep
     # that we know are passed on.
     code = said if said in _KNOWN else ""
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if said == "NoSuchUpload":
-        return LeaseLost(f"the upload of {where.get('object')} was aborted by someone else")
+    if code in _UPLOAD:
+        return multipart_failed(_told(code, status), where)
     if code in _FULL or status == 507:
         return ArrowQuantError("no_space", "the object store is full", where=where)
     if code in _GONE or status == 404:
@@ -99,7 +136,11 @@ def _from_response(response: Any, where: dict[str, Any], writing: bool) -> Excep
         )
     if code == "InvalidRange" or status == 416:
         return changed("it is shorter than it was", where)
-    if code in _BUSY or status >= 500 or status in (409, 429, 408):
+    if code in _THROTTLED or status in (429, 503):
+        return _throttled(_told(code, status), where)
+    if code in _SLOW or status in (408, 504):
+        return _slow(_told(code, status), where)
+    if code in _BUSY or status >= 500 or status == 409:
         return unavailable(_told(code, status), where)
     # What is left is a request that the store refuses: 401, 403, a redirect to another region...
     return _denied(code, where, writing, _told(code, status))

@@ -11,7 +11,7 @@ import structlog
 
 from service.adapters.objects.s3_errors import translated
 from service.domain.catalog import ObjectInfo
-from service.domain.errors import ArrowQuantError, LeaseLost
+from service.domain.errors import ArrowQuantError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -88,12 +88,11 @@ class S3Upload:
         try:
             with translated(self._where, writing=True):
                 self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
-        except LeaseLost:
-            pass  # gone already
         except ArrowQuantError as error:
-            # It stays listed by `uploads`, for whoever cleans up next.
-            _log.warning("upload_not_aborted", object=self._key, code=error.code)
-            return
+            if error.code != "multipart_failed":  # else it is gone already
+                # It stays listed by `uploads`, for whoever cleans up next.
+                _log.warning("upload_not_aborted", object=self._key, code=error.code)
+                return
         self._ended = True
 
     def _reserve(self, wanted: int) -> None:
@@ -147,7 +146,9 @@ class S3Upload:
                     **self._target, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
                 )
                 return done["ETag"].strip('"')
-        except LeaseLost:
+        except ArrowQuantError as error:
+            if error.code != "multipart_failed":
+                raise
             # Or the answer to our first try was lost, and it was done.
             etag = self._expected_etag()
             if etag is None or self._present_etag() != etag:

@@ -23,6 +23,8 @@ _FAILURES: Final = (
     "invalid_spec",
     "digest_mismatch",
     "storage_unavailable",
+    "storage_throttled",
+    "storage_timeout",
     "storage_access_denied",
 )
 ARROW: Final = "application/vnd.apache.arrow.file"

@@ -37,6 +37,8 @@ SOURCE_FAILURES: Final = (
     "unsupported_dtype",
     "rule_matched_nothing",
     "storage_unavailable",
+    "storage_throttled",
+    "storage_timeout",
     "storage_access_denied",
 )
 

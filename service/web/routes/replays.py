@@ -40,6 +40,8 @@ _FAILURES: Final = (
     "tensor_missing_in_index",
     "unsupported_dtype",
     "storage_unavailable",
+    "storage_throttled",
+    "storage_timeout",
     "storage_access_denied",
     "quota_exceeded",
     "idempotency_key_reused",
