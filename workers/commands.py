@@ -47,6 +47,10 @@ RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe as JSO
 NoFallback = Annotated[
     bool, typer.Option("--no-fallback", help="Record errors without acting on them")
 ]
+FailBelow = Annotated[
+    bool,
+    typer.Option("--fail-below", help="Fail if a tensor misses its gate, instead of widening it"),
+]
 MinSqnr = Annotated[float | None, typer.Option("--min-sqnr", help="Gate per tensor, in dB")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the kernels; default: all")]
@@ -73,6 +77,7 @@ def quantize(
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
+    fail_below: FailBelow = False,
     min_sqnr: MinSqnr = None,
     threads: Threads = None,
     max_memory: Memory = None,
@@ -93,6 +98,7 @@ def quantize(
         unbias=unbias,
         rules=rule,
         no_fallback=no_fallback,
+        fail_below=fail_below,
         min_sqnr=min_sqnr,
     )
     with _reported():
@@ -117,6 +123,7 @@ def plan(
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
+    fail_below: FailBelow = False,
     min_sqnr: MinSqnr = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor")] = False,
     as_json: AsJson = False,
@@ -132,6 +139,7 @@ def plan(
         unbias=unbias,
         rules=rule,
         no_fallback=no_fallback,
+        fail_below=fail_below,
         min_sqnr=min_sqnr,
     )
     with _reported():

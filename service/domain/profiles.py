@@ -9,6 +9,7 @@ from typing import Literal
 Bits = Literal[2, 3, 4, 8]
 GroupSize = Literal[32, 64, 128, 256]
 Method = Literal["lsq", "minmax"]
+OnMiss = Literal["climb", "fail"]
 Granularity = Literal["group", "row", "tensor"]
 ProfileName = Literal["edge", "local", "cloud"]
 

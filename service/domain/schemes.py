@@ -14,12 +14,13 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from service.domain import spec, units
-from service.domain.profiles import GATES, Bits, Granularity, GroupSize, Method
+from service.domain.profiles import GATES, Bits, Granularity, GroupSize, Method, OnMiss
 from service.domain.treatment import KEPT_ROLES, MIN_QUANTIZED_ELEMENTS
 
 BITS: tuple[int, ...] = get_args(Bits)
 GROUP_SIZES: tuple[int, ...] = get_args(GroupSize)
 METHODS: tuple[str, ...] = get_args(Method)
+ON_MISS: tuple[str, ...] = get_args(OnMiss)
 GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 
 

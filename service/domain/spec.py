@@ -32,6 +32,7 @@ from service.domain.profiles import (
     Granularity,
     GroupSize,
     Method,
+    OnMiss,
     ProfileName,
     Role,
 )
@@ -73,12 +74,20 @@ class Fallback(Wire):
     """The per-tensor quality gate and the ladder of widths tried when it is missed.
 
     A tensor whose SQNR or cosine is below the gate is quantized again at the next width of
-    2, 4, 8 and, failing that, kept raw. `enabled: false` records the errors without acting on them.
+    2, 4, 8 and, failing that, kept raw. `on_miss: fail` ends the job instead, with nothing
+    published. `enabled: false` records the errors without acting on them.
     """
 
     enabled: bool = True
     min_sqnr_db: Annotated[float, Field(ge=0, le=200)] | None = None
     min_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
+    on_miss: OnMiss = "climb"
+
+    @model_validator(mode="after")
+    def _only_a_gate_is_missed(self) -> Self:
+        if self.on_miss == "fail" and not self.enabled:
+            raise ValueError("on_miss 'fail' needs the gate: leave out 'enabled': false")
+        return self
 
 
 class OutputRecipe(Wire):
@@ -262,6 +271,8 @@ class Gate(BaseModel):
     enabled: bool
     min_sqnr_db: float
     min_cosine: float
+    # Left out where it is as it always was, so that the digests of such recipes stay.
+    on_miss: OnMiss = Field(default="climb", exclude_if=lambda value: value == "climb")
 
 
 class ResolvedRecipe(BaseModel):
@@ -305,6 +316,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             enabled=fallback.enabled,
             min_sqnr_db=gate.sqnr_db if fallback.min_sqnr_db is None else fallback.min_sqnr_db,
             min_cosine=gate.cosine if fallback.min_cosine is None else fallback.min_cosine,
+            on_miss=fallback.on_miss,
         ),
         ladder=LADDER,
         role_floors=dict(ROLE_FLOORS),

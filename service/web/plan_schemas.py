@@ -134,6 +134,7 @@ class SchemesOut(Out):
     group_sizes: list[int]
     methods: list[str]
     granularities: list[str]
+    on_miss: list[str]
     ladder: list[int]
     gates: dict[str, GateOut]
     role_floors: dict[Role, int]

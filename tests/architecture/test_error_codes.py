@@ -56,6 +56,7 @@ PRODUCED: dict[str, str] = {
     "unsupported_dtype": "tests/unit/service/test_safetensors.py::test_unknown_dtypes",
     "rule_matched_nothing": "tests/web/test_batches.py::test_all_bad_lines_are_told_and_nothing_is_queued",
     "non_finite_weights": "tests/workers/test_local_job.py::test_non_finite_weights_fail_the_job",
+    "quality_below_threshold": "tests/workers/test_fallback.py::test_a_recipe_may_rather_fail_than_store_wider",
     "output_exists": "tests/contracts/test_object_store.py::test_put_if_absent_writes_once",
     "output_mismatch": "tests/workers/test_succession.py::test_another_recipe_is_refused_by_name",
     "output_in_use": "tests/contracts/test_ledger_outputs.py::test_every_output_has_one_writer",
@@ -79,13 +80,10 @@ PRODUCED: dict[str, str] = {
     "attempts_exhausted": "tests/contracts/test_ledger_claims.py::test_a_unit_that_never_finishes_fails_its_job",
     "internal": "tests/web/test_requests.py::test_an_error_that_nobody_foresaw_tells_nothing",
 }
-# Kept for what a later version may refuse; see docs/errors.md.
-RESERVED = {"quality_below_threshold"}
 
 
 def test_the_table_has_every_code() -> None:
-    assert PRODUCED.keys() | RESERVED == CODES.keys()
-    assert not PRODUCED.keys() & RESERVED
+    assert PRODUCED.keys() == CODES.keys()
 
 
 @pytest.mark.parametrize("code", sorted(PRODUCED))
@@ -104,18 +102,6 @@ def test_a_code_is_produced(code: str) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     assert code in said, f"{name} does not speak of {code}"
-
-
-@pytest.mark.parametrize("code", sorted(RESERVED))
-def test_what_is_reserved_is_raised_nowhere(code: str) -> None:
-    raised = [
-        path
-        for folder in ("service", "workers")
-        for path in (ROOT / folder).rglob("*.py")
-        if f'"{code}"' in path.read_text(encoding="utf-8")
-    ]
-    names = {path.relative_to(ROOT).as_posix() for path in raised}
-    assert names <= {"service/domain/errors.py", "service/web/errors.py"}
 
 
 def test_what_others_call_it_stands_for_a_code_of_ours() -> None:

@@ -161,6 +161,7 @@ def _mutations() -> st.SearchStrategy[Any]:
             "enabled",
             "min_sqnr_db",
             "min_cosine",
+            "on_miss",
             "threads",
             "max_memory_bytes",
             "max_runtime_s",

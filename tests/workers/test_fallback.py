@@ -79,6 +79,31 @@ def test_without_a_gate_errors_are_only_recorded(tmp_path: Path, source: Path) -
     assert rows["huge.weight"].codec == "raw"
 
 
+def test_a_recipe_may_rather_fail_than_store_wider(tmp_path: Path, source: Path) -> None:
+    gate = {"min_sqnr_db": 15.0, "min_cosine": 0.9, "on_miss": "fail"}
+    rules = [{"match": name, "action": "keep"} for name in ("huge.weight", "last.weight")]
+    recipe = {"bits": 4, "group_size": 32, "rules": rules}
+    job = begin(tmp_path, source, tmp_path / "out", fallback=gate | {"min_sqnr_db": 21}, **recipe)
+    last = finish(job)
+    assert last.state is JobState.FAILED
+    assert last.error is not None
+    assert last.error["code"] == "quality_below_threshold"
+    assert last.error["retryable"] is False
+    where = last.error["where"]
+    assert (where["tensor"], where["bits"], where["min_sqnr_db"]) == ("hard.weight", 4, 21)
+    assert where["sqnr_db"] < 21
+    assert where["min_cosine"] == 0.9
+    for told in ("hard.weight", "4 bits", f"{where['sqnr_db']} dB", str(where["cosine"]), "21 dB"):
+        assert told in last.error["message"]
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+    job = begin(tmp_path, source, tmp_path / "met", fallback=gate, **recipe)
+    met = finish(job)
+    assert met.state is JobState.SUCCEEDED, met.error
+    widths = {row.bits for row in job.deps.ledger.tensors(met.id) if row.codec != "raw"}
+    assert widths == {4}
+
+
 def test_a_tensor_in_several_units_is_judged_whole(tmp_path: Path) -> None:
     """Only its last rows are bad, and the rows of the first unit climb with them."""
     cols = 1024

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from kernels import ErrorSums
 from service.domain.catalog import ObjectInfo
+from service.domain.errors import ArrowQuantError
 from service.domain.forecast import tensor_row
 from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
 from service.domain.outputs import JobPlan
@@ -163,6 +165,8 @@ def _judge(
         if quantized and not good_enough(total, plan.recipe.gate):
             bits = tensor.treatment.bits
             entry = {"bits": bits, **metrics(total)}
+            if plan.recipe.gate.on_miss == "fail":
+                raise _too_coarse(tensor.name, entry, plan.recipe.gate, job.outputs[output].id)
             wider = next_bits(bits, plan.recipe.ladder)
             ledger.escalate(claim, index, bits, wider or 0, entry, output)
             log.warning("tensor_escalated", tensor=tensor.name, to_bits=wider or "raw", **entry)
@@ -203,6 +207,23 @@ def good_enough(errors: ErrorSums, gate: Gate) -> bool:
     if not gate.enabled:
         return True
     return errors.sqnr_db >= gate.min_sqnr_db and errors.cosine >= gate.min_cosine
+
+
+def _too_coarse(name: str, measured: dict[str, Any], gate: Gate, output: str) -> ArrowQuantError:
+    """The end of a job whose recipe wants no tensor wider than planned."""
+    where = {"tensor": name, **measured, "min_sqnr_db": gate.min_sqnr_db}
+    return ArrowQuantError(
+        "quality_below_threshold",
+        f"{name} has {_or_none(measured['sqnr_db'])} dB and cosine "
+        f"{_or_none(measured['cosine'])} at {measured['bits']} bits; the gate is {gate.min_sqnr_db:g} dB and {gate.min_cosine:g}",
+        "Give it more bits or smaller groups, lower the gate, or let it climb: "
+        "fallback.on_miss 'climb'.",
+        where | {"min_cosine": gate.min_cosine} | ({"output": output} if output else {}),
+    )
+
+
+def _or_none(value: float | None) -> str:
+    return "no finite" if value is None else str(value)
 
 
 def metrics(errors: ErrorSums) -> dict[str, float | None]:

@@ -34,6 +34,7 @@ def submit(
     unbias: Annotated[float | None, typer.Option(help="0 to 1: give rows back the length that least squares takes.")] = None,
     rule: Annotated[list[str] | None, typer.Option(help="'GLOB=keep' or 'GLOB=BITS'; first match wins; repeatable.")] = None,
     no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Record errors without acting on them.")] = False,
+    fail_below: Annotated[bool, typer.Option("--fail-below", help="Fail if a tensor misses its gate, instead of widening it.")] = False,
     min_sqnr: Annotated[float | None, typer.Option(help="Gate of each tensor, in dB.")] = None,
     recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="Recipe as JSON or TOML.")] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "",
@@ -56,6 +57,7 @@ def submit(
         unbias=unbias,
         rules=rule,
         no_fallback=no_fallback,
+        fail_below=fail_below,
         min_sqnr=min_sqnr,
     )
     output: dict[str, Any] = request.place(dst, "DST")

@@ -35,6 +35,7 @@ class Options:
     unbias: float | None = None
     rules: list[str] | None = None
     no_fallback: bool = False
+    fail_below: bool = False
     min_sqnr: float | None = None
 
 
@@ -66,6 +67,8 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
     if options.rules:
         fields["rules"] = [*(_rule(text) for text in options.rules), *fields.get("rules", [])]
     gate: dict[str, Any] = {"enabled": False} if options.no_fallback else {}
+    if options.fail_below:
+        gate["on_miss"] = "fail"
     if options.min_sqnr is not None:
         gate["min_sqnr_db"] = options.min_sqnr
     if gate:

@@ -152,6 +152,7 @@ def get_schemes(_: Tenant) -> Response:
             group_sizes=list(schemes.GROUP_SIZES),
             methods=list(schemes.METHODS),
             granularities=list(schemes.GRANULARITIES),
+            on_miss=list(schemes.ON_MISS),
             ladder=list(LADDER),
             gates={bits: GateOut(**gate) for bits, gate in schemes.gates().items()},
             role_floors=dict(ROLE_FLOORS),

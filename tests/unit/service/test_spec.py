@@ -50,6 +50,8 @@ def test_the_least_request() -> None:
         ({"recipe": {"rules": [{"match": "*"}] * 257}}, "rules"),
         ({"recipe": {"rules": [{"match": "*", "action": "keep", "bits": 4}]}}, "rules"),
         ({"recipe": {"fallback": {"min_cosine": 1.5}}}, "min_cosine"),
+        ({"recipe": {"fallback": {"on_miss": "fail", "enabled": False}}}, "fallback"),
+        ({"recipe": {"fallback": {"on_miss": "stop"}}}, "on_miss"),
         ({"limits": {"max_memory_bytes": 1}}, "max_memory_bytes"),
         ({"limits": {"threads": 0}}, "threads"),
         ({"labels": {"bad key!": "x"}}, "labels"),
@@ -89,6 +91,16 @@ def test_digests_tell_recipes_apart_and_nothing_else() -> None:
     others = [Recipe(bits=2), Recipe(symmetric=True), Recipe(method="minmax")]
     digests = {resolve(recipe).digest() for recipe in others} | {implicit.digest()}
     assert len(digests) == 4
+
+
+def test_a_recipe_that_climbs_is_the_recipe_it_always_was() -> None:
+    implicit = resolve(Recipe())
+    assert "on_miss" not in implicit.model_dump(mode="json")["gate"]
+    climbing = resolve(Recipe.model_validate({"fallback": {"on_miss": "climb"}}))
+    failing = resolve(Recipe.model_validate({"fallback": {"on_miss": "fail"}}))
+    assert climbing.digest() == implicit.digest() != failing.digest()
+    stored = canonical_json(failing.model_dump(mode="json"))
+    assert type(failing).model_validate_json(stored) == failing
 
 
 def test_a_resolved_recipe_survives_storage() -> None:

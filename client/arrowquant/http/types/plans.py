@@ -25,6 +25,7 @@ class Gate(TypedDict):
     enabled: bool
     min_sqnr_db: float
     min_cosine: float
+    on_miss: NotRequired[Literal["climb", "fail"]]
 
 
 class PlanBody(TypedDict):

@@ -37,13 +37,14 @@ class Fallback(TypedDict):
     """The per-tensor quality gate and the ladder of widths tried when it is missed.
 
     A tensor whose SQNR or cosine is below the gate is quantized again at the next width of
-    2, 4, 8 and, failing that, kept raw. `enabled: false` records the errors without acting
-    on them.
+    2, 4, 8 and, failing that, kept raw. `on_miss: fail` ends the job instead, with nothing
+    published. `enabled: false` records the errors without acting on them.
     """
 
     enabled: NotRequired[bool]
     min_sqnr_db: NotRequired[float | None]
     min_cosine: NotRequired[float | None]
+    on_miss: NotRequired[Literal["climb", "fail"]]
 
 
 class JobError(TypedDict):

@@ -93,6 +93,7 @@ class Schemes(TypedDict):
     group_sizes: list[int]
     methods: list[str]
     granularities: list[str]
+    on_miss: list[str]
     ladder: list[int]
     gates: dict[str, GateOut]
     role_floors: dict[str, int]
