@@ -23,6 +23,7 @@ from service.domain.job import (
     Worker,
 )
 from service.domain.ports import Ledger, NewJob
+from service.domain.succession import Adoption
 
 LEASE_S = 15.0
 MAX_ATTEMPTS = 3
@@ -117,9 +118,11 @@ class Bench:
         self.plan_done(claim, plan)
         return job
 
-    def plan_done(self, claim: Claim, plan: list[UnitPlan]) -> None:
-        indexes = sorted({index for some in plan for index in some.tensors})
-        self.ledger.plan_done(claim, RESOLVED, [tensor(i) for i in indexes], plan)
+    def plan_done(
+        self, claim: Claim, plan: list[UnitPlan], adoption: Adoption | None = None
+    ) -> None:
+        rows = [tensor(i) for i in sorted({index for some in plan for index in some.tensors})]
+        self.ledger.plan_done(claim, RESOLVED, rows, plan, adoption=adoption)
 
     def finish(self, claim: Claim) -> None:
         """End a claim of any kind well."""

@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from service.domain.job import TRANSITIONS, Claim, JobState, Phase, UnitKind, UnitPlan
+from service.domain.job import TERMINAL, TRANSITIONS, Claim, JobState, Phase, UnitKind, UnitPlan
 
 Key = tuple[UnitKind, int]
 
 PLAN: Key = (UnitKind.PLAN, 0)
 PUBLISH: Key = (UnitKind.PUBLISH, 0)
 CLEANUP: Key = (UnitKind.CLEANUP, 0)
-ENDED_BY_CLEANUP = (JobState.CANCELLING, JobState.FAILED, JobState.CANCELLED)
+ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a job was submitted with."""
+
+    plan: list[UnitPlan]
+    tenant: str = "a"
+    place: str | None = None
+    if_exists: str = "fail"
+    max_pending_s: int | None = None
 
 
 @dataclass
@@ -33,12 +44,15 @@ class ModelJob:
     """A job and its units."""
 
     id: str
-    plan: list[UnitPlan]
+    wish: Wish
+    deadline: datetime | None = None
     state: JobState = JobState.QUEUED
     phase: Phase | None = None
     attempt: int = 1
     planned: bool = False
     deleted: bool = False
+    gone: bool = False
+    leftovers: bool = False
     units: dict[Key, ModelUnit] = field(default_factory=dict)
     levels: dict[int, int] = field(default_factory=dict)
     states: list[tuple[JobState, Phase | None]] = field(default_factory=list)
@@ -47,6 +61,10 @@ class ModelJob:
         self.units = {key: ModelUnit() for key in (PLAN, PUBLISH, CLEANUP)}
         self.units[PLAN].become("FREE")
         self.states.append((self.state, self.phase))
+
+    @property
+    def plan(self) -> list[UnitPlan]:
+        return self.wish.plan
 
     # What is so.
 
@@ -68,6 +86,29 @@ class ModelJob:
         """Whether a write under this claim must go through."""
         unit = self.units[claim.kind, claim.seq]
         return unit.holder == claim.fence and unit.state in ("LEASED", *also)
+
+    def writes_to(self, other: ModelJob) -> bool:
+        """Whether it holds the place of another one."""
+        mine = self.wish.place is not None and self.wish.place == other.wish.place
+        return mine and self is not other and self.state not in TERMINAL
+
+    def precedes(self, other: ModelJob) -> bool:
+        """Whether another one may go on where it stopped."""
+        same = (self.wish.tenant, self.wish.place) == (other.wish.tenant, other.wish.place)
+        left = self.state in ENDED_BADLY and self.planned and not self.deleted and not self.gone
+        return same and left and self is not other
+
+    def overdue(self, now: datetime) -> bool:
+        late = self.deadline is not None and self.deadline <= now
+        return late and self.state is JobState.QUEUED
+
+    def removes(self) -> bool:
+        """Whether its CLEANUP takes the parts away."""
+        replaces = self.wish.if_exists == "replace" and self.state in ENDED_BADLY
+        return self.state is JobState.CANCELLING or self.deleted or replaces
+
+    def erasable(self) -> bool:
+        return self.deleted and self.units[CLEANUP].state not in ("FREE", "LEASED")
 
     def levels_of(self, seq: int) -> dict[int, int]:
         tensors = next(unit.tensors for unit in self.plan if unit.seq == seq)
@@ -92,12 +133,16 @@ class ModelJob:
         elif claim.kind is UnitKind.PUBLISH and self.phase is Phase.QUANTIZING:
             self.enter(Phase.VERIFYING)
 
-    def plan_done(self, claim: Claim) -> None:
+    def plan_done(self, claim: Claim, before: ModelJob | None = None) -> None:
+        """With all that `before` has finished, if it goes on from there."""
         self.units[PLAN].become("DONE", claim.fence)
         for planned in self.plan:
             unit = self.units.setdefault((UnitKind.QUANTIZE, planned.seq), ModelUnit())
             if unit.state == "HELD":
                 unit.become("FREE")
+        for seq in before.done() if before else ():
+            self.units[UnitKind.QUANTIZE, seq].become("DONE")
+        self.levels |= before.levels if before else {}
         self.planned = True
         self.enter(Phase.QUANTIZING)
         self.settle()
@@ -138,6 +183,12 @@ class ModelJob:
                 self.units[CLEANUP].become("FREE")
             self.move(JobState.CANCELLED)
 
+    def expire(self) -> None:
+        self.hold()
+        if self.attempt > 1:
+            self.units[CLEANUP].become("FREE")
+        self.move(JobState.EXPIRED)
+
     def fail(self) -> None:
         self.hold()
         self.units[CLEANUP].become("FREE")
@@ -149,17 +200,32 @@ class ModelJob:
         self.units[CLEANUP].become("FREE")
         self.deleted = True
 
-    def cleaned(self, claim: Claim) -> None:
+    def published(self, claim: Claim, keep: datetime | None) -> None:
+        """What was replaced, if anything was, is there until `keep`."""
+        self.units[PUBLISH].become("DONE", claim.fence)
+        self.move(JobState.SUCCEEDED)
+        if keep is not None:
+            self.leftovers = True
+            self.units[CLEANUP].become("FREE", None, keep)
+
+    def cleaned(self, claim: Claim, *, removed: bool = False) -> None:
         self.units[CLEANUP].become("DONE", claim.fence)
+        for unit in self.parts().values() if removed else ():
+            unit.become("HELD")
         if self.state is JobState.CANCELLING:
             self.move(JobState.CANCELLED)
 
-    def retry(self) -> None:
+    def retry(self, now: datetime) -> None:
         self.hold()
+        self.wait_from(now)
         self.units[CLEANUP].become("HELD")
         self.units[PLAN].become("FREE")
         self.attempt += 1
         self.move(JobState.QUEUED)
+
+    def wait_from(self, now: datetime) -> None:
+        longest = self.wish.max_pending_s
+        self.deadline = None if longest is None else later(now, longest)
 
     def released(self, claim: Claim, until: datetime) -> None:
         self.units[claim.kind, claim.seq].become("FREE", None, until)
