@@ -164,19 +164,22 @@ class Workshop:
                     plan.run(context, ledger, lease)
                 case UnitKind.QUANTIZE:
                     whole = self._plans.plan(context)
-                    threads = min(
-                        settings.threads, context.request.limits.threads or settings.threads
-                    )
-                    quantize.run(context, ledger, lease, whole, threads, self._memory(context))
+                    threads, memory = self._threads(context), self._memory(context)
+                    quantize.run(context, ledger, lease, whole, threads, memory)
                 case UnitKind.PUBLISH if context.replay is not None:
                     whole = self._plans.plan(context)
-                    threads = context.request.limits.threads or settings.threads
-                    compare.run(context, ledger, lease, whole, threads, self._memory(context))
+                    threads, memory = self._threads(context), self._memory(context)
+                    compare.run(context, ledger, lease, whole, threads, memory)
                 case UnitKind.PUBLISH:
                     whole, keep_s = self._plans.plan(context), settings.replaced_keep_s
                     publish.run(context, ledger, lease, whole, keep_s)
                 case UnitKind.CLEANUP:
                     cleanup.run(context, ledger, lease)
+
+    def _threads(self, context: JobContext) -> int:
+        """As many as the job asks for, but never more than the operator gives."""
+        given = self._deps.settings.threads
+        return min(given, context.request.limits.threads or given)
 
     def _memory(self, context: JobContext) -> int | None:
         """The tightest of what the operator, the job and its profile allow."""
