@@ -49,6 +49,7 @@ class Reader:
                 self.errors.append(error)
             if last:
                 return
+            self._stop.wait(0.01)  # leave the processor to the job
 
 
 class TestReplace:
