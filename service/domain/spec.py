@@ -248,8 +248,11 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
+_Notifies = Annotated[tuple[Notify, ...], Field(max_length=16)]
 # A single one may be written without the brackets.
-NotifyList = Annotated[tuple[Notify, ...], Field(max_length=16), BeforeValidator(_listed)]
+NotifyList = Annotated[
+    _Notifies, BeforeValidator(_listed, json_schema_input_type=_Notifies | Notify)
+]
 
 
 class JobRequest(PlanRequest):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
 from arrowquant.cli import app as application
 from service.domain.access import Scope
+from service.domain.job import JobState
+from service.domain.ports import JobQuery
 from service.wiring import Deps
 from tests.web.conftest import MiniWorker
+from workers.workshop import Workshop
 
 Run = Callable[..., Result]
 # Commands whose lines are copied: they are never folded.
@@ -154,6 +159,94 @@ def test_recipes(run: Run, tmp_path: Path) -> None:
     for ref in ("mine", "mine@1"):
         assert answer(run("recipes", "show", ref)).items() >= {"bits": 4, "profile": "edge"}.items()
     assert "error[" in run("recipes", "show", "nobody", code=2).stderr
+
+
+@pytest.fixture
+def working(deps: Deps) -> Iterator[None]:
+    """A real worker in a thread."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            Workshop(deps).run()
+            over.wait(0.1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+def test_an_artifact_made_again(run: Run, working: None, tmp_path: Path) -> None:
+    job = answer(run(*SUBMIT, "--bits", "8", "--json"))["id"]
+    run("watch", job)
+    same = run("replay", job)
+    assert same.stdout == "identical\n"
+    assert "replay job_" in same.stderr
+    by_place = ("replay", "artifacts:out/", "models:tiny/")
+    assert answer(run(*by_place, "--json"))["result"]["verdict"] == "identical"
+    _spoil(tmp_path / "artifacts" / "out" / "part-00000.arrow")
+    shown = run(*by_place, "--watch", code=1)
+    assert shown.stdout.startswith("differs\n")
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert ["part-00000.arrow", "stored", "part", "is", "not", "the", "manifest", "s"] in rows
+    assert any(row[1:] == ["0", "codes", "(1", "byte", "of", "codes)"] for row in rows)
+    assert "succeeded 100.0 %" in shown.stderr
+    found = answer(run("replay", job, "--json", code=1))
+    assert (found["result"]["verdict"], found["result"]["tiles_differing"]) == ("differs", 1)
+
+
+def _spoil(part: Path) -> None:
+    """Turn a byte of the codes of the first tile, wherever they are in the file."""
+    data = bytearray(part.read_bytes())
+    whole = pa.py_buffer(bytes(data))
+    with pa.ipc.open_file(pa.BufferReader(whole)) as file:
+        codes = file.get_batch(0).column("codes").buffers()[-1]
+    data[codes.address - whole.address] ^= 0xFF
+    part.write_bytes(data)
+
+
+def test_replays_that_cannot_be(run: Run, worker: MiniWorker) -> None:
+    assert "error[not_found]" in run("replay", "job_0", code=2).stderr
+    for words in (("out:x/",), ("job_0", "models:tiny/"), ("a:b/", "models", "--output", "x")):
+        assert "error[usage]" in run("replay", *words, code=2).stderr
+    job = answer(run(*SUBMIT, "--json"))["id"]
+    worker.finish(job)
+    over = threading.Thread(target=_cancel_next_replay, args=(worker,))
+    over.start()
+    assert "error[" in run("replay", job, code=1).stderr
+    over.join()
+
+
+def _cancel_next_replay(worker: MiniWorker) -> None:
+    waiting = JobQuery("acme", states=(JobState.QUEUED,))
+    while not (found := worker.ledger.list_jobs(waiting)):
+        time.sleep(0.05)
+    worker.ledger.cancel_job(found[0].id)
+
+
+def test_the_audit_log(run: Run) -> None:
+    made = answer(run("keys", "create", "nightly", "--scope", "jobs:read", "--json"))
+    assert "create_api_key" in run("audit").stdout
+    (event,) = answer(run("audit", "--action", "create_api_key", "--json"))
+    assert (event["resource"], event["status"]) == (f"/v1/api_keys/{made['id']}", 201)
+    assert run("audit", "--after", "2999-01-01T00:00:00Z").stdout == "nothing was changed\n"
+    assert "error[" in run("audit", "--after", "soon", code=2).stderr
+
+
+def test_the_quota_of_a_tenant(run: Run) -> None:
+    quota = ("quota", "--tenant", "beta")
+    assert "own" not in run(*quota).stdout
+    text = run(*quota, "--set", "running_jobs=3", "--set", "bytes_per_day=none").stdout
+    assert "own" in text
+    more = answer(run(*quota, "--set", "queued_jobs=9", "--json"))
+    assert more["overrides"] == {"running_jobs": 3, "bytes_per_day": None, "queued_jobs": 9}
+    less = answer(run(*quota, "--set", "running_jobs=default", "--json"))
+    assert less["overrides"] == {"bytes_per_day": None, "queued_jobs": 9}
+    for words in (("--set", "jobs=1"), ("--set", "running_jobs=many"), ("--set", "running_jobs")):
+        assert "error[usage]" in run(*quota, *words, code=2).stderr
+    assert "error[usage]" in run("quota", "--set", "running_jobs=1", code=2).stderr
 
 
 @pytest.mark.parametrize("command", ["quota", "usage", "queues", "workers list"])

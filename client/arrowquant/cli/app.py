@@ -20,6 +20,7 @@ from arrowquant.cli import (
     recipes,
     remote,
     render,
+    replay,
     webhooks,
 )
 from arrowquant.errors import ApiError, ArrowQuantError, ArtifactError
@@ -162,6 +163,7 @@ def _add_pointer(name: str, summary: str) -> None:
 _register_server_commands()
 remote.register(app, "With a server")
 batch.register(app, "With a server")
+replay.register(app, "With a server")
 for resource in (recipes, keys, connections, webhooks, operation):
     resource.register(app, "About a server")
 local.register(app, "With an artifact")

@@ -1,27 +1,40 @@
-"""`quota`, `usage`, `workers` and `queues`: what there is to use, and what is going on."""
+"""`quota`, `usage`, `audit`, `workers` and `queues`: what there is to use, and what is going on."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, cast
 
 import typer
 
-from arrowquant.cli import render, session
+from arrowquant.cli import render, request, session
 from arrowquant.cli.session import DEFAULT_URL, AsJson, Key, Url
+from arrowquant.http.client import Client
+from arrowquant.http.types import QuotaOverrides
+
+_DEFAULT: Final = "default"
 
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to the application."""
-    for command in (quota, usage, queues):
+    for command in (quota, usage, audit, queues):
         app.command(rich_help_panel=panel)(command)
     group = session.group(app, "workers", "See and drain workers (scope operator).", panel)
     group.command("list")(list_workers)
     group.command("drain")(drain)
 
 
-def quota(url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:
+def quota(
+    tenant: Annotated[str | None, typer.Option(help="Show or set the limits of this tenant (scope operator).")] = None,
+    limit: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=NUMBER", help="running_jobs, queued_jobs, bytes_per_day or requests_per_minute; 'none' is no limit, 'default' the service's; repeatable.")] = None,
+    url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Show your limits, and how much of them is taken."""
+    if limit and tenant is None:
+        raise request.usage("--set wants --tenant: whose limits?")
     with session.connect(url, key) as client:
+        if tenant is not None:
+            _tenant(client, tenant, dict(map(_limit, limit or [])), as_json)
+            return
         found = client.get_quota()
     limits, used = found["limits"], found["used"]
     rows = [
@@ -32,6 +45,60 @@ def quota(url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> Non
     ]  # fmt: skip
     shown = session.table(rows, "what", "taken", "limit", right=["taken", "limit"], none="")
     session.answer(found, as_json, shown)
+
+
+def _tenant(client: Client, tenant: str, wanted: dict[str, Any], as_json: bool) -> None:
+    found = client.get_tenant_quota(tenant)
+    if wanted:
+        # The API takes all that differs from the defaults at once: what was not named stays.
+        kept = {k: v for k, v in (found["overrides"] | wanted).items() if v != _DEFAULT}
+        found = client.set_tenant_quota(tenant, cast(QuotaOverrides, kept))
+    rows = (
+        (name, "none" if most is None else f"{most:,}", "own" if name in found["overrides"] else "default")
+        for name, most in cast(dict[str, int | None], found["limits"]).items()
+    )  # fmt: skip
+    shown = session.table(rows, "what", "limit", "whose", right=["limit"], none="")
+    session.answer(found, as_json, shown)
+
+
+def _limit(text: str) -> tuple[str, int | str | None]:
+    name, _, number = text.partition("=")
+    if name not in QuotaOverrides.__annotations__:
+        raise request.usage(
+            f"--set {text!r} names no limit", f"One of {', '.join(QuotaOverrides.__annotations__)}."
+        )
+    if number in ("none", _DEFAULT):
+        return name, None if number == "none" else number
+    if not (number.isascii() and number.isdigit()):
+        raise request.usage(f"--set {text!r}: {number!r} is no whole number, 'none' or 'default'")
+    return name, int(number)
+
+
+def audit(
+    action: Annotated[str | None, typer.Option(help="Only this operation, e.g. create_api_key.")] = None,
+    resource: Annotated[str | None, typer.Option(help="Only this path, e.g. /v1/jobs/job_...")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only by this one: key:ID or oidc:...")] = None,
+    after: Annotated[str | None, typer.Option(metavar="TIME", help="Only from this time on (RFC 3339).")] = None,
+    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only before this time.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Show who changed what, newest first (scope admin)."""
+    with session.connect(url, key) as client:
+        found = list(
+            client.iter_audit_events(
+                action=action, resource=resource, subject=subject, after=after, before=before,
+                limit=limit,
+            )
+        )  # fmt: skip
+    rows = (
+        (render.when(e["time"]), e["subject"], e["action"], e["resource"], e["code"] or e["status"])
+        for e in found
+    )
+    names = ("time", "who", "did", "to", "answer")
+    session.answer(
+        found, as_json, session.table(rows, *names, fold=names[1:], none="nothing was changed")
+    )
 
 
 def usage(url: Url = DEFAULT_URL, key: Key = "", as_json: AsJson = False) -> None:

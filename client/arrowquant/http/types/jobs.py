@@ -130,7 +130,7 @@ class JobRequest(TypedDict):
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]
     retention: NotRequired[Retention | None]
-    notify: NotRequired[list[Notify]]
+    notify: NotRequired[list[Notify] | Notify]
 
 
 class Links(TypedDict):

@@ -43,7 +43,7 @@ class PlanBody(TypedDict):
     limits: NotRequired[Limits]
     priority: NotRequired[Literal["low", "normal", "high"]]
     retention: NotRequired[Retention | None]
-    notify: NotRequired[list[Notify]]
+    notify: NotRequired[list[Notify] | Notify]
 
 
 class Plan(TypedDict):
