@@ -16,6 +16,7 @@ from service.domain.job import JobRecord, JobState
 from service.domain.spec import Place, Source
 from service.usecases import replays
 from tests import hostile, weights
+from tests.servers import S3Server
 from tests.workers.runs import begin, digests, finish
 from workers.artifact.schema import PART_SCHEMA
 from workers.local import TENANT, LocalJob
@@ -35,11 +36,13 @@ def made(tmp_path: Path) -> LocalJob:
     return job
 
 
-def _replay(job: LocalJob, threads: int = 1) -> JobRecord:
+def _replay(job: LocalJob, threads: int = 1, output: str = "", source: str = "") -> JobRecord:
     deps = replace(job.deps, settings=job.deps.settings.model_copy(update={"threads": threads}))
-    artifact = Place(connection="output", prefix="")
-    source = Source(connection="source", prefix="")
-    asked = replays.create(deps.stores, deps.ledger, deps.bell, TENANT, artifact, source).job
+    places = (
+        Place(connection="output", prefix=output),
+        Source(connection="source", prefix=source),
+    )
+    asked = replays.create(deps.stores, deps.ledger, deps.bell, TENANT, *places).job
     Workshop(deps).run()
     return replays.get(deps.ledger, TENANT, asked.id)
 
@@ -58,6 +61,51 @@ def test_the_same_comes_out_and_nothing_is_written(tmp_path: Path, made: LocalJo
     assert digests(tmp_path / "out") == before
     [listed], _ = replays.list_page(made.deps.ledger, made.deps.clock, TENANT, None, None)
     assert listed.summary == found
+
+
+def test_through_a_real_store(
+    tmp_path: Path, s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Source and artifact in S3: the same comes out, then a tile is changed in the bucket."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server.endpoint_url,
+        "AWS_ACCESS_KEY_ID": s3_server.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3 = s3_server.client()
+    model = weights.write(tmp_path / "model.safetensors", weights.mixed())
+    s3.upload_file(str(model), s3_bucket, "in/model.safetensors")
+    places = f"s3://{s3_bucket}/in/model.safetensors", f"s3://{s3_bucket}/out"
+    job = begin(tmp_path, *places, **RECIPE)
+    assert finish(job).state is JobState.SUCCEEDED
+    before = _objects(s3, s3_bucket)
+    asked = job.deps.ledger.get_job(job.job_id).request
+    where = {key: asked[key]["prefix"] for key in ("output", "source")}
+    assert _found(_replay(job, **where))["verdict"] == "identical"
+    assert _objects(s3, s3_bucket) == before
+    key = "out/part-00000.arrow"
+    data = bytearray(s3.get_object(Bucket=s3_bucket, Key=key)["Body"].read())
+    at, tensor = _codes(bytes(data))
+    data[at] ^= 0xFF
+    s3.put_object(Bucket=s3_bucket, Key=key, Body=bytes(data))
+    found = _found(_replay(job, **where))
+    assert [(e["tensor"], e["tiles"][0]["code_bytes"]) for e in found["tensors"]] == [(tensor, 1)]
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=s3_bucket)
+
+
+def _objects(s3: Any, bucket: str) -> dict[str, str]:
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    return {entry["Key"]: entry["ETag"] for entry in listed}
+
+
+def _codes(part: bytes) -> tuple[int, str]:
+    """Where the codes of the first tile begin in the file, and whose they are."""
+    whole = pa.py_buffer(part)
+    with pa.ipc.open_file(pa.BufferReader(whole)) as file:
+        batch = file.get_batch(0)
+    return batch.column("codes").buffers()[-1].address - whole.address, batch["tensor"][0].as_py()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
