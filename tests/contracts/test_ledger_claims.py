@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.adapters.sql.claims import AGING
+from service.adapters.sql.lanes import AGING
 from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.job import Claim, EventType, JobState, Phase, UnitKind
 from service.domain.ports import Ledger

@@ -7,6 +7,7 @@ from service.adapters.sql import (  # noqa: F401
     connection_tables,
     fleet_tables,
     log_tables,
+    recipes,
     webhook_tables,
 )
 from service.adapters.sql.batches import SqlBatches

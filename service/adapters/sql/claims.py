@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, func, not_, or_, select
+from sqlalchemy import RowMapping, Select, and_, case, not_, select
 
+from service.adapters.sql.lanes import claimable, lane_of, next_job
 from service.adapters.sql.levels import unit_todo
 from service.adapters.sql.life import NO_LEASE, fail, finish_cleanup, note_progress
 from service.adapters.sql.locked import LockedJob, Verbs, read_unit
@@ -15,7 +16,6 @@ from service.adapters.sql.quotas import full_tenants, may_begin
 from service.adapters.sql.tables import UnitState, jobs, units
 from service.domain.errors import ArrowQuantError
 from service.domain.job import (
-    PRIORITIES,
     Claim,
     EventType,
     JobState,
@@ -25,23 +25,20 @@ from service.domain.job import (
     Worker,
 )
 
-# After so long a job counts as if it had the next higher priority.
-AGING: Final = timedelta(hours=1)
-
 
 class ClaimVerbs(Verbs):
     """Leases. A unit is held by whoever knows its present fence."""
 
     def claim(self, worker: Worker, job_id: str | None = None) -> Claim | None:
-        # Looking first takes no lock and sorts nothing: idle workers ask every second.
-        while self._anything(job_id):
-            if (claim := self._try_to_claim(worker, job_id)) is not None:
+        # Looking takes no lock: idle workers ask every second.
+        while (target := self._target(job_id)) is not None:
+            if (claim := self._try_to_claim(worker, target)) is not None:
                 return claim
             # Someone else was faster, or the unit had failed too often: look again.
         return None
 
     def has_work(self) -> bool:
-        return self._anything(None)
+        return self._target(None) is not None
 
     def heartbeat(
         self,
@@ -108,27 +105,25 @@ class ClaimVerbs(Verbs):
                 _write(job, unit, **_given_back(unit))
             return still
 
-    def _anything(self, job_id: str | None) -> bool:
-        query = select(units.c.seq).where(claimable(self._clock.now())).limit(1)
-        if job_id is not None:
-            query = query.where(units.c.job_id == job_id)
+    def _target(self, job_id: str | None) -> str | None:
+        """The job to take a unit of."""
+        now = self._clock.now()
         with self._db.read() as connection:
             full = full_tenants(connection, self._quota)
+            if job_id is None:
+                return next_job(connection, now, full)
+            query = select(units.c.job_id).where(units.c.job_id == job_id, claimable(now))
             if full:
-                query = query.join(jobs, jobs.c.id == units.c.job_id).where(_may_begin(full))
-            return connection.execute(query).first() is not None
+                waits = and_(jobs.c.state == JobState.QUEUED, jobs.c.tenant.in_(full))
+                query = query.join(jobs, jobs.c.id == units.c.job_id).where(not_(waits))
+            return connection.execute(query.limit(1)).scalar()
 
-    def _try_to_claim(self, worker: Worker, job_id: str | None) -> Claim | None:
-        with self._db.write() as connection:
-            full = full_tenants(connection, self._quota)
-            target = connection.execute(_next_job(self._clock.now(), job_id, full)).scalar()
-            if target is None:
+    def _try_to_claim(self, worker: Worker, job_id: str) -> Claim | None:
+        with self._open_if_there(job_id) as job:
+            if job is None:
                 return None
-            job = self._lock(connection, target)
-            unit = connection.execute(_next_unit(job)).mappings().first()
-            claim = self._take(job, unit, worker) if unit is not None else None
-            job.save()
-            return claim
+            unit = job.connection.execute(_next_unit(job)).mappings().first()
+            return self._take(job, unit, worker) if unit is not None else None
 
     def _note_presence(self, job: LockedJob, unit: RowMapping) -> None:
         """Since when workers have been at it without a break: a lease that ran out is one, and so
@@ -151,6 +146,7 @@ class ClaimVerbs(Verbs):
             job,
             unit,
             state=UnitState.LEASED,
+            lane=lane_of(kind, job["priority"], job["tenant"]),
             fence=unit["fence"] + 1,
             attempts=unit["attempts"] + 1,
             not_before=None,
@@ -223,71 +219,10 @@ def _write(job: LockedJob, unit: RowMapping, **values: Any) -> None:
         raise AssertionError(f"unit {unit['seq']} of {job.id} changed under its job's lock")
 
 
-def _leased(now: datetime) -> ColumnElement[bool]:
-    return and_(units.c.state == UnitState.LEASED, units.c.lease_expires > now)
-
-
-def claimable(now: datetime) -> ColumnElement[bool]:
-    """Units that somebody could take."""
-    due = or_(units.c.not_before.is_(None), units.c.not_before <= now)
-    return or_(
-        and_(units.c.state == UnitState.FREE, due),
-        and_(units.c.state == UnitState.LEASED, units.c.lease_expires <= now),
-    )
-
-
-def _cleanup_first() -> ColumnElement[int]:
-    # It is short, and a person waits for it.
-    return case((units.c.kind == UnitKind.CLEANUP, 0), else_=1)
-
-
-def _urgency(now: datetime) -> ColumnElement[int]:
-    """The priority, one higher for every AGING in which the job has not been finished, up to the
-    highest: what is urgent goes first, and what is not is not put off for ever."""
-    highest = max(PRIORITIES.values())
-    since = func.coalesce(jobs.c.queue_time, jobs.c.create_time)
-    raised = [
-        (since <= now - AGING * steps, jobs.c.priority + steps) for steps in range(highest, 0, -1)
-    ]
-    aged = case(*raised, else_=jobs.c.priority)
-    return case((aged > highest, highest), else_=aged)
-
-
-def _may_begin(full: Sequence[str]) -> ColumnElement[bool]:
-    """Tenants with as many running jobs as they may have go on with those."""
-    return not_(and_(jobs.c.state == JobState.QUEUED, jobs.c.tenant.in_(full)))
-
-
-def _next_job(now: datetime, job_id: str | None, full: Sequence[str]) -> Select[str]:
-    running = (
-        select(units.c.tenant, func.count().label("leases"))
-        .where(_leased(now))
-        .group_by(units.c.tenant)
-        .subquery()
-    )
-    query = (
-        select(jobs.c.id)
-        .join(units, units.c.job_id == jobs.c.id)
-        .outerjoin(running, running.c.tenant == jobs.c.tenant)
-        .where(claimable(now))
-        .order_by(
-            _cleanup_first(),
-            _urgency(now).desc(),
-            func.coalesce(running.c.leases, 0),
-            jobs.c.create_time,
-            jobs.c.id,
-        )
-        .limit(1)
-    )
-    if full:
-        query = query.where(_may_begin(full))
-    return query if job_id is None else query.where(jobs.c.id == job_id)
-
-
 def _next_unit(job: LockedJob) -> Select[Any]:
     return (
         select(units)
         .where(units.c.job_id == job.id, claimable(job.now))
-        .order_by(_cleanup_first(), units.c.seq)
+        .order_by(case((units.c.kind == UnitKind.CLEANUP, 0), else_=1), units.c.seq)
         .limit(1)
     )

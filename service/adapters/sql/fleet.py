@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, RowMapping, case, delete, func, insert, select, update
 
-from service.adapters.sql.claims import claimable
 from service.adapters.sql.engine import Database
 from service.adapters.sql.fleet_tables import workers
+from service.adapters.sql.lanes import claimable
 from service.adapters.sql.tables import UnitState, jobs, units
 from service.domain.errors import ArrowQuantError
 from service.domain.fleet import (

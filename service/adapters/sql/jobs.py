@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Table, insert
 from sqlalchemy.exc import IntegrityError
 
+from service.adapters.sql.lanes import lane_of
 from service.adapters.sql.life import UNTRIED, count_units, free_cleanup, hold_units
 from service.adapters.sql.locked import Verbs
 from service.adapters.sql.places import place_of, places_of
@@ -65,12 +66,14 @@ class JobVerbs(Verbs):
                 if taken := _taken(job.id, job["output"], job["resolved"]):
                     job.connection.execute(insert(places), taken)
             hold_units(job)
+            job.connection.execute(job.update_units(*UnitKind).values(queue_time=job.now))
             again = UNTRIED | {"bytes_done": 0}
             undone = job.update_units(*UnitKind).where(units.c.state != UnitState.DONE)
             job.connection.execute(undone.values(again))
             # The plan is made once more: the source may have changed since.
-            plan = job.update_units(UnitKind.PLAN).values(again | {"state": UnitState.FREE})
-            job.connection.execute(plan)
+            lane = lane_of(UnitKind.PLAN, job["priority"], job["tenant"], waiting=True)
+            first = again | {"state": UnitState.FREE, "lane": lane}
+            job.connection.execute(job.update_units(UnitKind.PLAN).values(first))
             cleanup = job.update_units(UnitKind.CLEANUP).values({"state": UnitState.HELD})
             job.connection.execute(cleanup)
             # A new life starts from what is really there, not from the last one's high-water mark.
@@ -129,9 +132,9 @@ def job_rows(job: NewJob, now: datetime) -> dict[Table, list[dict[str, Any]]]:
         labels: [{"job_id": job.id, "key": k, "value": v} for k, v in job.labels.items()],
         # The single units are there from the start, so that they are only ever updated.
         units: [
-            _single_unit(job, UnitKind.PLAN, UnitState.FREE),
-            _single_unit(job, UnitKind.PUBLISH, UnitState.HELD),
-            _single_unit(job, UnitKind.CLEANUP, UnitState.HELD),
+            _single_unit(job, UnitKind.PLAN, UnitState.FREE, now),
+            _single_unit(job, UnitKind.PUBLISH, UnitState.HELD, now),
+            _single_unit(job, UnitKind.CLEANUP, UnitState.HELD, now),
         ],
         events: [
             first | {"data": {"state": JobState.QUEUED.value, "phase": None, "attempt": 1}},
@@ -161,13 +164,16 @@ def _one_writer(what: str | None) -> Iterator[None]:
         ) from None
 
 
-def _single_unit(job: NewJob, kind: UnitKind, state: UnitState) -> dict[str, Any]:
+def _single_unit(job: NewJob, kind: UnitKind, state: UnitState, now: datetime) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "kind": kind.value,
         "seq": 0,
         "tenant": job.tenant,
         "state": state.value,
+        "lane": lane_of(kind, job.priority, job.tenant, waiting=True),
+        "create_time": now,
+        "queue_time": now,
     }
 
 

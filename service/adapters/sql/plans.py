@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Table, delete, func, insert, select
 
+from service.adapters.sql.lanes import lane_of
 from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, hold_units, settle
 from service.adapters.sql.locked import LockedJob, Verbs
 from service.adapters.sql.quotas import note_usage
@@ -117,6 +118,9 @@ def _store_units(job: LockedJob, plan: list[UnitPlan], outputs: list[int], fence
             "state": UnitState.HELD.value,
             "fence": fence,
             "source_bytes": unit.source_bytes,
+            "lane": lane_of(UnitKind.QUANTIZE, job["priority"], job["tenant"]),
+            "create_time": job["create_time"],
+            "queue_time": job["queue_time"] or job["create_time"],
         }
         for unit in plan
     )

@@ -206,11 +206,24 @@ units = Table(
     # Read from the source: by all claims so far, and by those before the present one.
     _number("bytes_read"),
     _number("bytes_read_before"),
+    # Where it waits (see lanes.py), and the job's times once more: its turn is found without it.
+    Column("lane", String(160), nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("queue_time", UtcDateTime, nullable=False),
 )
 
 _open = units.c.state.in_((UnitState.FREE.value, UnitState.LEASED.value))
 # Claiming reads only what is open, however long the history grows.
 Index("ix_units_open", units.c.state, units.c.job_id, sqlite_where=_open, postgresql_where=_open)
+
+_free = units.c.state == UnitState.FREE.value
+# Whoever waits, each lane by age; the last two columns spare a look at the row.
+Index(
+    "ix_units_lane",
+    *(units.c[name] for name in ("lane", "create_time", "job_id", "queue_time", "not_before")),
+    sqlite_where=_free,
+    postgresql_where=_free,
+)
 
 # Where the artifacts of jobs that have not ended go, by digest: two jobs at once must not write to
 # one place.
