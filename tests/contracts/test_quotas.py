@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from service.adapters.sql import SqlLedger
+from service.adapters.sql import SqlBatches, SqlLedger
 from service.adapters.sql.quotas import SqlQuotas
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobState, UnitKind
 from service.domain.ports import JobQuery
 from service.domain.quotas import DayUsage, Quota
+from tests.contracts.batches import BatchBench
 from tests.contracts.ledgers import LEASE_S, MAX_ATTEMPTS, Bench, HandClock, worker
 
 THREADS = 8
@@ -70,6 +71,20 @@ def test_the_queue_is_full(bench: Bench, limited: Callable[..., SqlQuotas]) -> N
     assert bench.ledger.get_job(third.id).state is JobState.CANCELLED
     quotas.override("acme", {"queued_jobs": None})
     bench.ledger.retry_job(third.id)
+
+
+def test_a_batch_beyond_the_queue_is_refused_whole(engine: Engine, clock: HandClock) -> None:
+    """Not even the jobs for which there was room are taken."""
+    batches = BatchBench(engine, clock)
+    ledger = SqlLedger(engine, clock, quota=Quota(queued_jobs=4))
+    batches.batches = SqlBatches(engine, clock, ledger)
+    batches.accept(2)
+    error = refused(lambda: batches.accept(3))
+    assert error.where["limit"] == "queued_jobs"
+    assert len(ledger.list_jobs(JobQuery(tenant="acme"))) == 2
+    assert batches.accept(3, tenant="other").counts.queued == 3
+    assert batches.accept(2).counts.queued == 2
+    refused(lambda: batches.accept(1))
 
 
 def test_the_bytes_of_a_day(bench: Bench, limited: Callable[..., SqlQuotas]) -> None:

@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.deployment import ROOT
 from tests.e2e.small import Service
 
-JOBS = 8
+JOBS = 4
 
 
 @pytest.fixture
