@@ -150,6 +150,8 @@ def _processes(folder: Path, servers: dict[str, str]) -> Iterator[Service]:
         "ARROWQUANT_DATA_DIR": str(folder / "data"),
         "ARROWQUANT_CONNECTIONS": json.dumps(connections),
         "ARROWQUANT_LOG_FORMAT": "json",
+        # One tenant holds all of the streams.
+        "ARROWQUANT_MAX_STREAMS_PER_TENANT": str(STREAMS),
     }
     key = make_key(environment)
     with Api(environment) as api, ExitStack() as workers:
