@@ -125,11 +125,21 @@ def things(target: Target) -> dict[str, list[str]]:
             )
             for number in range(4)
         ]
+        replays = [
+            client.create_replay(
+                {
+                    "artifact": {"connection": "artifacts", "prefix": f"made-{number}/"},
+                    "source": line["source"],
+                }
+            )
+            for number in (0, 3, 6)
+        ]
     return {
         "jobs/job_id": jobs,
         "artifacts/name": ["manifest.json", "part-00000.arrow"],
         "connections/name": places,
         "batches/batch_id": [batch["id"] for batch in batches],
+        "replays/job_id": [replay["id"] for replay in replays],
         "api_keys/key_id": [key["id"] for key in keys],
         "webhook_endpoints/endpoint_id": [hook["id"] for hook in hooks],
     }
