@@ -10,6 +10,7 @@ import pytest
 import redis
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from sqlalchemy import create_engine, text
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tests import servers
 from tests.processes import HOST, free_port
@@ -95,9 +96,16 @@ def test_s3_freezes_and_crashes_and_comes_back(own_s3: S3Server) -> None:
         with pytest.raises(EndpointConnectionError):
             client.list_buckets()
         own_s3.start()
-    # It answers before its volumes are mounted again.
-    with contextlib.closing(own_s3.client(attempts=8)) as client:
-        assert client.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"x" * 100_000
+    # It answers before its volumes are mounted again, and says InternalError meanwhile.
+    mounted = Retrying(
+        retry=retry_if_exception_type(ClientError),
+        stop=stop_after_delay(60),
+        wait=wait_fixed(0.25),
+        reraise=True,
+    )
+    with contextlib.closing(own_s3.client(attempts=1)) as client:
+        kept = mounted(client.get_object, Bucket=bucket, Key="kept")
+        assert kept["Body"].read() == b"x" * 100_000
 
 
 def test_discard_leaves_nothing() -> None:
