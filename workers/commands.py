@@ -39,6 +39,10 @@ Unbias = Annotated[
     float | None,
     typer.Option(help="0 to 1: give rows back the length that least squares takes (diffusion: 1)"),
 ]
+Modality = Annotated[
+    str | None,
+    typer.Option(help="text, code, image or audio; found out from the source if not given"),
+]
 Rules = Annotated[
     list[str] | None,
     typer.Option("--rule", help="GLOB=keep or GLOB=BITS; first match wins; repeatable"),
@@ -74,6 +78,7 @@ def quantize(
     granularity: Granularity = None,
     symmetric: Symmetric = False,
     unbias: Unbias = None,
+    modality: Modality = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
@@ -96,6 +101,7 @@ def quantize(
         granularity=granularity,
         symmetric=symmetric,
         unbias=unbias,
+        modality=modality,
         rules=rule,
         no_fallback=no_fallback,
         fail_below=fail_below,
@@ -120,6 +126,7 @@ def plan(
     granularity: Granularity = None,
     symmetric: Symmetric = False,
     unbias: Unbias = None,
+    modality: Modality = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
@@ -137,6 +144,7 @@ def plan(
         granularity=granularity,
         symmetric=symmetric,
         unbias=unbias,
+        modality=modality,
         rules=rule,
         no_fallback=no_fallback,
         fail_below=fail_below,

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.domain.catalog import ObjectInfo
 from service.domain.job import Claim
+from service.domain.modality import Detection
 from service.domain.outputs import JobPlan, OutputSpec, from_json, plan_outputs
 from service.domain.ports import ObjectStores
 from service.domain.report import part_name, report_name
@@ -88,6 +89,7 @@ def pinned(plan: JobPlan) -> dict[str, Any]:
         "objects": [[info.key, info.size, info.etag] for info in plan.catalog.objects],
         "ties": plan.catalog.ties,
         "ignored": list(plan.catalog.ignored),
+        "looks": plan.catalog.looks.as_dict(),
     }
 
 
@@ -103,7 +105,9 @@ class PlanCache:
         if key not in self._plans:
             source = context.claim.resolved["source"]
             objects = [ObjectInfo(*entry) for entry in source["objects"]]
-            catalog = reopen(context.source, objects, source["ties"], source.get("ignored", ()))
+            looks = Detection.from_dict(source.get("looks", {}))
+            ignored = source.get("ignored", ())
+            catalog = reopen(context.source, objects, source["ties"], ignored, looks)
             self._plans[key] = plan_outputs(catalog, context.outputs)
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)

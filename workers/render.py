@@ -99,7 +99,14 @@ def outcome(console: Console, summary: dict[str, Any], destination: str) -> None
 def plan(console: Console, announced: dict[str, Any], *, every_tensor: bool) -> None:
     """A plan: by role, or tensor by tensor, then the totals."""
     console.print(_by_tensor(announced) if every_tensor else _by_role(announced))
-    totals = announced["totals"]
+    totals, looks = announced["totals"], announced["modality"]
+    what = looks["modality"] or "unknown"
+    console.print(
+        f"modality {what}, {looks['part'].replace('_', ' ')}: "
+        + escape("; ".join(looks["evidence"]) or "nothing says so"),
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(
         f"{totals['parameters']:,} parameters, {size(totals['source_bytes'])} "
         f"→ {size(totals['artifact_bytes'])} in {_parts(totals['units'])}, "

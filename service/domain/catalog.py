@@ -8,6 +8,7 @@ from typing import Any
 
 from service.domain.errors import ArrowQuantError
 from service.domain.location import plain_name
+from service.domain.modality import Detection
 from service.domain.safetensors import DTYPE_BITS, HeaderTensor, plain_text
 
 MAX_INDEX_BYTES = 64 * 2**20
@@ -45,12 +46,14 @@ class Catalog:
 
     ties     name -> name of the tensor with the very same bytes that stands before it
     ignored  weights that lie beside the index and are not in it, by name
+    looks    what kind of model it seems to be
     """
 
     objects: tuple[ObjectInfo, ...]
     tensors: tuple[SourceTensor, ...]
     ties: dict[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    looks: Detection = field(default_factory=Detection)
 
     @property
     def nbytes(self) -> int:

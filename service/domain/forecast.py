@@ -46,6 +46,7 @@ def forecast(
         | {"units": len(job.units)},
         "counts": report.sum_counts([told["counts"] for _, told in everything]),
         "recipe": None,
+        "modality": everything[0][1]["modality"],
         "source": everything[0][1]["source"],
         "tensors": [
             entry | {"output": name} for name, told in everything for entry in told["tensors"]
@@ -79,6 +80,7 @@ def _forecast(plan: Plan, requested: dict[str, Any], engine: dict[str, str]) -> 
         "totals": documents.summary["totals"] | {"units": len(plan.units)},
         "counts": documents.summary["counts"],
         "recipe": plan.recipe.model_dump(mode="json"),
+        "modality": plan.looks.as_dict(),
         "source": [{"key": o.key, "size": o.size, "etag": o.etag} for o in plan.catalog.objects],
         "tensors": [_entry(row) for row in rows],
         "warnings": warnings(plan),

@@ -7,7 +7,7 @@ Each output is planned exactly as a job of its own would be, so its parts have t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.domain.catalog import Catalog
@@ -113,7 +113,10 @@ def plan_outputs(catalog: Catalog, outputs: tuple[OutputSpec, ...]) -> JobPlan:
             raise _of_output(error, number, output) from None
     for output, plan in zip(outputs[1:], plans[1:], strict=True):
         _same_cut(outputs[0], plans[0], output, plan)
-    return JobPlan(outputs, tuple(plans))
+    filled = tuple(
+        replace(output, recipe=plan.recipe) for output, plan in zip(outputs, plans, strict=True)
+    )
+    return JobPlan(filled, tuple(plans))
 
 
 def _of_output(error: ArrowQuantError, number: int, output: OutputSpec) -> ArrowQuantError:

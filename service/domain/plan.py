@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from service.domain.catalog import Catalog
+from service.domain.modality import Detection, decide
 from service.domain.profiles import Action
 from service.domain.rules import Matcher, first_rule, refuse_unused
 from service.domain.spec import ResolvedRecipe
@@ -32,6 +33,11 @@ class Plan:
         for piece in unit.pieces:
             yield from tiles_of(self.tensors[piece.tensor], piece)
 
+    @property
+    def looks(self) -> Detection:
+        """What the model is taken for, and why."""
+        return decide(self.recipe.modality, self.catalog.looks)
+
     def payload_bytes(self) -> int:
         """Codes, scales, minima and raw tensors, summed over all parts."""
         return sum(
@@ -43,10 +49,17 @@ class Plan:
 
 def make_plan(catalog: Catalog, recipe: ResolvedRecipe) -> Plan:
     """Decide every tensor and cut the work. Raises rule_matched_nothing."""
+    looks = decide(recipe.modality, catalog.looks)
+    recipe = recipe.for_model(looks.modality, looks.part)
     matchers = [Matcher(number, rule) for number, rule in enumerate(recipe.rules)]
     tensors = tuple(
         plan_tensor(
-            number, source, catalog.ties.get(source.name), recipe, first_rule(matchers, source.name)
+            number,
+            source,
+            catalog.ties.get(source.name),
+            recipe,
+            first_rule(matchers, source.name),
+            looks.part,
         )
         for number, source in enumerate(catalog.tensors)
     )

@@ -35,6 +35,7 @@ class Role(StrEnum):
     PATCH_EMBEDDER = "patch_embedder"
     ADALN = "adaln"
     FINAL_LAYER = "final_layer"
+    VAE = "vae"
     NORM = "norm"
     BIAS = "bias"
     OTHER = "other"

@@ -62,6 +62,7 @@ def render(
         "format_version": FORMAT_VERSION,
         "name": name,
         "source": _source(plan),
+        "modality": plan.looks.as_dict(),
         "recipe": {"requested": requested, "resolved": plan.recipe.model_dump(mode="json")},
         "engine": engine,
         "parts": [

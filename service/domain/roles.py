@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 
+from service.domain.modality import Part
 from service.domain.profiles import Role
 
 _NAMED: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), role)
     for pattern, role in (
         (r"(^|[._])(bias|b)$", Role.BIAS),
+        (r"^(first_stage_model|vae|autoencoder|pretransform)\.", Role.VAE),
         (r"(layer_?norm|rms_?norm|group_?norm|(^|[._])(ln|norm|gn)[_\d]*|norm[_\d]*)\.(weight|scale|gamma|beta|g)$", Role.NORM),
         (r"(^|[._])(q|k|pre|post|input|ffn?|attn|final)_?(layer)?norm(\.weight)?$", Role.NORM),
         (r"(patch_?embed|x_embedder|context_embedder|(^|\.)(img|txt)_in\.|pos_embed\.proj|(^|\.)conv_in\.|input_blocks\.0\.|^(transformer\.|model\.)*proj(ect)?_in\.weight$)", Role.PATCH_EMBEDDER),
@@ -29,10 +31,12 @@ _NAMED: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
 )  # fmt: skip
 
 
-def role_of(name: str, shape: tuple[int, ...]) -> Role:
-    """The role of a tensor with this full name and shape."""
+def role_of(name: str, shape: tuple[int, ...], part: Part = Part.UNKNOWN) -> Role:
+    """The role of a tensor with this full name and shape, in weights that are this part of a model."""
     if len(shape) < 2:
         return _one_dimensional(name)
+    if part is Part.AUTOENCODER:
+        return Role.VAE
     for pattern, role in _NAMED:
         if pattern.search(name):
             return role if role not in (Role.BIAS, Role.NORM) else Role.OTHER

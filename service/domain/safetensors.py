@@ -97,6 +97,13 @@ def parse_header(header: bytes, size: int, key: str) -> list[HeaderTensor]:
     header  the JSON, exactly as long as `header_length` said
     size    bytes of the whole object
     """
+    return parse_with_metadata(header, size, key)[0]
+
+
+def parse_with_metadata(
+    header: bytes, size: int, key: str
+) -> tuple[list[HeaderTensor], dict[str, str]]:
+    """As `parse_header`, and what the writer noted about the whole (`__metadata__`)."""
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except _DuplicateKey as error:
@@ -114,7 +121,7 @@ def parse_header(header: bytes, size: int, key: str) -> list[HeaderTensor]:
     tensors = [_tensor(name, entry, data_start, key) for name, entry in entries.items()]
     tensors.sort(key=lambda t: (t.start, t.stop, t.name))
     _check_covering(tensors, data_start, size, key)
-    return tensors
+    return tensors, metadata
 
 
 class _DuplicateKey(Exception):

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from service.domain import location
+from service.domain.modality import Modality, Part, recipe_of
 from service.domain.profiles import (
     GATES,
     LADDER,
@@ -105,6 +106,7 @@ class OutputRecipe(Wire):
     group_size: GroupSize | None = None
     symmetric: bool | None = None
     unbias: Annotated[float, Field(ge=0, le=1)] | None = None
+    modality: Modality | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] | None = None
     fallback: Fallback | None = None
 
@@ -124,8 +126,10 @@ class Recipe(Wire):
     symmetric: bool = False
     # How much of the length that a least-squares row loses is given back: 1 makes each row's
     # projection on its weights exact. Measured to help iterated diffusion models, and to cost a
-    # single-pass encoder a little, so it is asked for, not assumed.
-    unbias: Annotated[float, Field(ge=0, le=1)] = 0.0
+    # single-pass encoder a little: so it is 1 where the source is a denoiser, 0 elsewhere.
+    unbias: Annotated[float, Field(ge=0, le=1)] | None = None
+    # What the model makes; found out from the source unless given.
+    modality: Modality | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
     fallback: Fallback = Fallback()
     # Several artifacts from one read of the source, each in a folder of its own.
@@ -279,7 +283,10 @@ class Gate(BaseModel):
 
 
 class ResolvedRecipe(BaseModel):
-    """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor)."""
+    """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor).
+
+    `unbias` is None, and `modality` may be, until a source is planned: see `for_model`.
+    """
 
     model_config = ConfigDict(frozen=True)
     profile: ProfileName
@@ -288,11 +295,21 @@ class ResolvedRecipe(BaseModel):
     granularity: Granularity
     group_size: int
     symmetric: bool
-    unbias: float
+    unbias: float | None
+    # Left out where nobody knows it: recipes of before it was asked have none.
+    modality: Modality | None = Field(default=None, exclude_if=lambda value: value is None)
     rules: tuple[Rule, ...]
     gate: Gate
     ladder: tuple[int, ...]
     role_floors: dict[Role, Bits]
+
+    def for_model(self, modality: Modality | None, part: Part) -> ResolvedRecipe:
+        """What was left to the source filled in from its modality; a recipe in which nothing was,
+        such as that of an artifact, stays as it is."""
+        if self.unbias is not None:
+            return self
+        defaults = recipe_of(modality, part)
+        return self.model_copy(update={"modality": modality, "unbias": defaults.unbias})
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form."""
@@ -314,6 +331,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         group_size=(recipe.group_size or profile.group_size) if grouped else 0,
         symmetric=recipe.symmetric,
         unbias=recipe.unbias,
+        modality=recipe.modality,
         rules=recipe.rules,
         gate=Gate(
             enabled=fallback.enabled,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from service.domain import sizes
 from service.domain.catalog import SourceTensor
+from service.domain.modality import Part
 from service.domain.profiles import Action, Role
 from service.domain.roles import role_of, rows_and_cols
 from service.domain.spec import ResolvedRecipe, Rule
@@ -17,6 +18,7 @@ QUANTIZED_DTYPES = frozenset({"F32", "F16", "BF16"})
 KEPT_ROLES = {
     Role.NORM: "normalisation parameters: few, and every activation passes through them",
     Role.BIAS: "a bias: few values, added at full precision",
+    Role.VAE: "of an autoencoder: it runs once, and what it blurs no sampling step repairs",
     Role.POSITION_EMBEDDING: "a position embedding: small, added to every token",
 }
 
@@ -94,9 +96,10 @@ def plan_tensor(
     tied_to: str | None,
     recipe: ResolvedRecipe,
     rule: Rule | None,
+    part: Part = Part.UNKNOWN,
 ) -> TensorPlan:
-    """Decide one tensor; `rule` is the one that matches it, if any."""
-    role = role_of(source.name, source.shape)
+    """Decide one tensor; `rule` is the one that matches it, if any; `part` what the weights are."""
+    role = role_of(source.name, source.shape, part)
     treatment = _treatment(source, role, recipe, rule)
     if treatment.action is Action.KEEP:
         rows, cols = _raw_rows(source)
@@ -127,7 +130,7 @@ def _treatment(
         bits,
         group_size=recipe.group_size if override.group_size is None else override.group_size,
         symmetric=symmetric,
-        unbias=recipe.unbias if method == "lsq" else 0.0,
+        unbias=(recipe.unbias or 0.0) if method == "lsq" else 0.0,
         method=method,
         per_tensor=per_tensor,
     )

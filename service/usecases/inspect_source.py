@@ -21,15 +21,17 @@ from service.domain.catalog import (
     parse_index,
 )
 from service.domain.errors import ArrowQuantError
+from service.domain.modality import Detection
 from service.domain.ports import ObjectStore
 from service.domain.safetensors import (
     LENGTH_BYTES,
     MAX_TENSORS,
     HeaderTensor,
     header_length,
-    parse_header,
+    parse_with_metadata,
 )
 from service.usecases.find_ties import find_ties
+from service.usecases.look import beside, look
 
 FIRST_READ = 256 * 2**10
 MAX_LISTED = 20_000
@@ -53,7 +55,8 @@ def inspect(store: ObjectStore, prefix: str, *, ties: bool = True) -> Catalog:
     invalid_safetensors_header, invalid_index, tensor_missing_in_index.
     """
     if prefix.endswith(WEIGHTS):
-        catalog = _read_catalog(store, [store.stat(prefix)])
+        catalog, metadata = _read_catalog(store, [store.stat(prefix)])
+        catalog = replace(catalog, looks=look(store, beside(store, prefix), metadata, catalog))
         return _with_ties(store, catalog) if ties else catalog
     listed = list(islice(store.list(prefix), MAX_LISTED + 1))
     if len(listed) > MAX_LISTED:
@@ -77,12 +80,13 @@ def inspect(store: ObjectStore, prefix: str, *, ties: bool = True) -> Catalog:
             {"prefix": prefix},
         )
     if indexes:
-        catalog = _by_index(store, prefix, here, here[indexes[0]])
+        catalog, metadata = _by_index(store, prefix, here, here[indexes[0]])
     else:
         shards = [info for name, info in sorted(here.items()) if name.endswith(WEIGHTS)]
         if not shards:
             raise _nothing_usable(prefix, list(here), listed)
-        catalog = _read_catalog(store, shards)
+        catalog, metadata = _read_catalog(store, shards)
+    catalog = replace(catalog, looks=look(store, here, metadata, catalog))
     return _with_ties(store, catalog) if ties else catalog
 
 
@@ -91,18 +95,19 @@ def reopen(
     objects: list[ObjectInfo],
     ties: dict[str, str],
     ignored: Sequence[str] = (),
+    looks: Detection = Detection(),
 ) -> Catalog:
     """The catalog of objects that were pinned before, from their headers as they are now.
 
     Raises source_changed if any of them is no longer the object that was pinned.
     """
-    catalog = _read_catalog(store, objects)
-    return replace(catalog, ties=dict(ties), ignored=tuple(ignored))
+    catalog, _ = _read_catalog(store, objects)
+    return replace(catalog, ties=dict(ties), ignored=tuple(ignored), looks=looks)
 
 
 def _by_index(
     store: ObjectStore, prefix: str, here: dict[str, ObjectInfo], index: ObjectInfo
-) -> Catalog:
+) -> tuple[Catalog, dict[str, str]]:
     if index.size > MAX_INDEX_BYTES:
         raise ArrowQuantError(
             "invalid_index",
@@ -121,14 +126,15 @@ def _by_index(
                 {"object": prefix + name, "index": index.key},
             )
         shards.append(here[name])
-    catalog = _read_catalog(store, shards)
+    catalog, metadata = _read_catalog(store, shards)
     check_index(weight_map, catalog, index.key)
     named = set(weight_map.values())
     others = (name for name in sorted(here) if name.endswith(WEIGHTS) and name not in named)
-    return replace(catalog, ignored=tuple(others))
+    return replace(catalog, ignored=tuple(others)), metadata
 
 
-def _read_catalog(store: ObjectStore, shards: list[ObjectInfo]) -> Catalog:
+def _read_catalog(store: ObjectStore, shards: list[ObjectInfo]) -> tuple[Catalog, dict[str, str]]:
+    """The catalog, and the metadata of the first object."""
     if len(shards) > MAX_OBJECTS:
         raise ArrowQuantError(
             "invalid_index",
@@ -136,6 +142,7 @@ def _read_catalog(store: ObjectStore, shards: list[ObjectInfo]) -> Catalog:
             "Merge the shards, or name a smaller prefix.",
         )
     headers: list[tuple[ObjectInfo, list[HeaderTensor]]] = []
+    first_metadata: dict[str, str] = {}
     total = 0
     with ThreadPoolExecutor(REQUESTS_AT_ONCE, "inspect") as pool:
         # In batches, so that only a few headers are in memory at once.
@@ -143,7 +150,8 @@ def _read_catalog(store: ObjectStore, shards: list[ObjectInfo]) -> Catalog:
             batch = shards[first : first + REQUESTS_AT_ONCE]
             texts = list(pool.map(lambda info: _read_header(store, info), batch))
             for info, text in zip(batch, texts, strict=True):
-                tensors = parse_header(text, info.size, info.key)
+                tensors, metadata = parse_with_metadata(text, info.size, info.key)
+                first_metadata = first_metadata if headers else metadata
                 total += len(tensors)
                 if total > MAX_TENSORS:
                     raise ArrowQuantError(
@@ -153,7 +161,7 @@ def _read_catalog(store: ObjectStore, shards: list[ObjectInfo]) -> Catalog:
                         {"object": info.key},
                     )
                 headers.append((info, tensors))
-    return assemble(headers)
+    return assemble(headers), first_metadata
 
 
 def _read_header(store: ObjectStore, info: ObjectInfo) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.domain.modality import Modality, Part
 from service.domain.profiles import Role
 from service.domain.spec import ResolvedRecipe
 from service.web.schemas import Out
@@ -48,6 +49,15 @@ class PlannedTensor(Out):
     tied_to: str | None = None
 
 
+class ModalityOut(Out):
+    """What the model is taken for: what it makes, which part of it the weights are, and what says
+    so. A recipe's defaults follow from it."""
+
+    modality: Modality | None
+    part: Part
+    evidence: list[str]
+
+
 class Warned(Out):
     """Something to know before submitting. With several outputs, `output` is the one it is about."""
 
@@ -75,6 +85,7 @@ class PlanOut(Out):
     totals: PlanTotals
     counts: dict[str, int]
     recipe: ResolvedRecipe | None
+    modality: ModalityOut
     source: list[SourceObject]
     tensors: list[PlannedTensor]
     warnings: list[Warned]

@@ -9,7 +9,7 @@ from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.forecast import job_rows, job_warnings
 from service.domain.job import UnitPlan
-from service.domain.outputs import JobPlan
+from service.domain.outputs import JobPlan, to_json
 from service.domain.ports import Ledger
 from service.domain.replay import check_source
 from service.domain.succession import Adoption, first_part
@@ -32,10 +32,7 @@ def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
     if context.request.output.if_exists == "fail":
         _refuse(standing)
     plan = context.fresh_plan()
-    resolved: dict[str, Any] = context.claim.resolved | {
-        "source": pinned(plan),
-        "engine": versions(),
-    }
+    resolved = _resolved(context, plan)
     adoption: Adoption | None = None
     if context.request.output.if_exists == "resume":
         if any(standing):
@@ -57,9 +54,15 @@ def _again(context: JobContext, replay: dict[str, Any], ledger: Ledger, lease: L
     """Plan a replay, which looks at the artifact's place only to compare."""
     plan = context.fresh_plan()
     check_source([ObjectInfo(*entry) for entry in replay["objects"]], plan.catalog.objects)
-    resolved = context.claim.resolved | {"source": pinned(plan), "engine": versions()}
+    resolved = _resolved(context, plan)
     lease.confirm()
     ledger.plan_done(context.claim, resolved, job_rows(plan), _units(plan), job_warnings(plan))
+
+
+def _resolved(context: JobContext, plan: JobPlan) -> dict[str, Any]:
+    """What is known now: the recipes as the source has completed them, and what was pinned."""
+    known = to_json(plan.outputs) | {"source": pinned(plan), "engine": versions()}
+    return context.claim.resolved | known
 
 
 def _units(plan: JobPlan) -> list[UnitPlan]:

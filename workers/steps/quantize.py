@@ -162,7 +162,7 @@ def _judge(
         total = merged(pieces)
         stored = sum(piece.stored_bytes for piece in pieces)
         quantized = tensor.treatment.action is Action.QUANTIZE
-        if quantized and not good_enough(total, plan.recipe.gate):
+        if quantized and not good_enough(total, plan.recipe.gate, tensor.treatment.unbias):
             bits = tensor.treatment.bits
             entry = {"bits": bits, **metrics(total)}
             if plan.recipe.gate.on_miss == "fail":
@@ -200,13 +200,20 @@ def merged(pieces: Sequence[PieceError]) -> ErrorSums:
     return total
 
 
-def good_enough(errors: ErrorSums, gate: Gate) -> bool:
-    """Whether a tensor may stay at this width."""
-    if math.isnan(errors.sqnr_db) or errors.sqnr_db < _USELESS_SQNR_DB:
+def good_enough(errors: ErrorSums, gate: Gate, unbias: float) -> bool:
+    """Whether a tensor may stay at this width.
+
+    A row that was given back its length pays for it in squared error, on purpose: such a tensor is
+    judged by what it would have at the length of least error, 1/(1 - cosine^2).
+    """
+    sqnr_db = errors.sqnr_db
+    if math.isnan(sqnr_db) or sqnr_db < _USELESS_SQNR_DB:
         return False
     if not gate.enabled:
         return True
-    return errors.sqnr_db >= gate.min_sqnr_db and errors.cosine >= gate.min_cosine
+    if unbias and errors.cosine < 1.0:
+        sqnr_db = max(sqnr_db, -10.0 * math.log10(1.0 - errors.cosine**2))
+    return sqnr_db >= gate.min_sqnr_db and errors.cosine >= gate.min_cosine
 
 
 def _too_coarse(name: str, measured: dict[str, Any], gate: Gate, output: str) -> ArrowQuantError:

@@ -33,6 +33,7 @@ class Options:
     granularity: str | None = None
     symmetric: bool = False
     unbias: float | None = None
+    modality: str | None = None
     rules: list[str] | None = None
     no_fallback: bool = False
     fail_below: bool = False
@@ -62,6 +63,7 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
         "granularity": options.granularity,
         "symmetric": options.symmetric or None,
         "unbias": options.unbias,
+        "modality": options.modality,
     }
     fields |= {key: value for key, value in given.items() if value is not None}
     if options.rules:

@@ -90,7 +90,7 @@ def test_all_objects_directly_in_the_prefix(store: CountingStore) -> None:
     store.put("m/config.json", b"{}")
     store.put("m/model.bin", b"never read")
     assert names(inspect(store, "m/")) == ["a", "b"]
-    assert store.requests == 4  # two headers, and one sample of each tensor
+    assert store.requests == 5  # config, two headers, and one sample of each tensor
 
 
 def test_the_root_of_a_connection(store: CountingStore) -> None:

@@ -59,6 +59,8 @@ from arrowquant.http.types.operation import (
 )
 from arrowquant.http.types.plans import (
     Gate,
+    Modality,
+    Part,
     Plan,
     PlanBody,
     PlannedOutput,
@@ -192,9 +194,11 @@ __all__ = [
     "LogLine",
     "LogPage",
     "MetricDifference",
+    "Modality",
     "Notify",
     "Output",
     "OutputRecipe",
+    "Part",
     "PartDifference",
     "Phase",
     "Place",

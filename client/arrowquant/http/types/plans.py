@@ -5,7 +5,7 @@ Made from openapi.yaml by `make client`; not to be edited.
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 from arrowquant.http.types.shared import (
     Limits,
@@ -18,6 +18,8 @@ from arrowquant.http.types.shared import (
     Source,
 )
 
+Part: TypeAlias = Literal["denoiser", "language_model", "encoder", "autoencoder", "unknown"]
+
 
 class Gate(TypedDict):
     """The least quality a quantized tensor must have."""
@@ -26,6 +28,16 @@ class Gate(TypedDict):
     min_sqnr_db: float
     min_cosine: float
     on_miss: NotRequired[Literal["climb", "fail"]]
+
+
+class Modality(TypedDict):
+    """What the model is taken for: what it makes, which part of it the weights are, and what
+    says so. A recipe's defaults follow from it.
+    """
+
+    modality: Literal["text", "code", "image", "audio"] | None
+    part: Part
+    evidence: list[str]
 
 
 class PlanBody(TypedDict):
@@ -56,6 +68,7 @@ class Plan(TypedDict):
     totals: PlanTotals
     counts: dict[str, int]
     recipe: ResolvedRecipe | None
+    modality: Modality
     source: list[SourceObject]
     tensors: list[PlannedTensor]
     warnings: list[Warned]
@@ -104,7 +117,10 @@ class PlannedTensor(TypedDict):
 
 
 class ResolvedRecipe(TypedDict):
-    """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor)."""
+    """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor).
+
+    `unbias` is None, and `modality` may be, until a source is planned: see `for_model`.
+    """
 
     profile: Literal["edge", "local", "cloud"]
     bits: Literal[2, 3, 4, 8]
@@ -112,7 +128,8 @@ class ResolvedRecipe(TypedDict):
     granularity: Literal["group", "row", "tensor"]
     group_size: int
     symmetric: bool
-    unbias: float
+    unbias: float | None
+    modality: NotRequired[Literal["text", "code", "image", "audio"] | None]
     rules: list[Rule]
     gate: Gate
     ladder: list[int]

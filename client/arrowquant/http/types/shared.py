@@ -24,6 +24,7 @@ Role: TypeAlias = Literal[
     "patch_embedder",
     "adaln",
     "final_layer",
+    "vae",
     "norm",
     "bias",
     "other",
@@ -104,6 +105,7 @@ class OutputRecipe(TypedDict):
     group_size: NotRequired[Literal[32, 64, 128, 256] | None]
     symmetric: NotRequired[bool | None]
     unbias: NotRequired[float | None]
+    modality: NotRequired[Literal["text", "code", "image", "audio"] | None]
     rules: NotRequired[list[Rule] | None]
     fallback: NotRequired[Fallback | None]
 
@@ -122,7 +124,8 @@ class Recipe(TypedDict):
     granularity: NotRequired[Literal["group", "row", "tensor"]]
     group_size: NotRequired[Literal[32, 64, 128, 256] | None]
     symmetric: NotRequired[bool]
-    unbias: NotRequired[float]
+    unbias: NotRequired[float | None]
+    modality: NotRequired[Literal["text", "code", "image", "audio"] | None]
     rules: NotRequired[list[Rule]]
     fallback: NotRequired[Fallback]
     outputs: NotRequired[list[OutputRecipe]]
