@@ -63,6 +63,10 @@ class TensorNotFound(ArtifactError, KeyError):
     """The artifact holds no tensor of this name."""
 
 
+class CalibrationError(ArrowQuantError):
+    """A calibration file cannot be read, or does not fit the weights or another file."""
+
+
 class ApiError(ArrowQuantError):
     """The server refused a request, or could not be reached (`status` 0).
 

@@ -89,11 +89,22 @@ class Envelope:
     """The outside of a part. Raises invalid_artifact for what version 1 does not allow.
 
     stream   seekable, of `size` bytes; only the footer and the metadata of batches are read
+    columns  how many the schema may have; None: as many as a part
+    rows     how many a batch may have: from one of these to the other
     batches  how many the footer lists; each is to be checked before Arrow reads it
     """
 
-    def __init__(self, stream: Stream, size: int, where: dict[str, Any]) -> None:
-        self._stream, self._where = stream, where
+    def __init__(
+        self,
+        stream: Stream,
+        size: int,
+        where: dict[str, Any],
+        *,
+        columns: int | None = None,
+        rows: tuple[int, int] = (1, 1),
+    ) -> None:
+        self._stream, self._where, self._rows = stream, where, rows
+        self._columns = len(schema.COLUMNS) if columns is None else columns
         try:
             self._open(size)
         except _DAMAGE as error:
@@ -103,11 +114,25 @@ class Envelope:
         """Bytes that reading this batch takes."""
         where = self._where | {"batch": number}
         try:
-            return self._check(
-                _BLOCK.unpack_from(self._footer, self._start + number * _BLOCK.size), where
-            )
+            return self._check(self._block(number), where)
         except _DAMAGE as error:
             raise _damaged(error, where) from None
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Where a batch lies, inside the file: its first byte and the byte after its last."""
+        where = self._where | {"batch": number}
+        try:
+            offset, metadata, body = self._block(number)
+        except _DAMAGE as error:
+            raise _damaged(error, where) from None
+        self._check_place(offset, metadata, body, where)
+        return offset, offset + metadata + body
+
+    def _block(self, number: int) -> tuple[int, int, int]:
+        offset, metadata, body = _BLOCK.unpack_from(
+            self._footer, self._start + number * _BLOCK.size
+        )
+        return offset, metadata, body
 
     def _open(self, size: int) -> None:
         stream, where = self._stream, self._where
@@ -126,17 +151,14 @@ class Envelope:
         root = _Table.root(self._footer)
         if root.vector(_FOOTER_DICTIONARIES)[1]:
             raise invalid("the part holds dictionaries", **where)
-        _check_schema(root.table(_FOOTER_SCHEMA), where)
+        _check_schema(root.table(_FOOTER_SCHEMA), self._columns, where)
         self._start, self.batches = root.vector(_FOOTER_BATCHES)
         if self.batches > schema.MAX_BATCHES:
             raise invalid(f"{self.batches} batches, at most {schema.MAX_BATCHES}", **where)
 
     def _check(self, block: tuple[int, int, int], where: dict[str, Any]) -> int:
         offset, metadata, body = block
-        if not (8 <= offset < self._end and 8 < metadata <= _MAX_METADATA and body >= 0):
-            raise invalid("its place in the file is not possible", **where, byte=offset)
-        if offset + metadata + body > self._end:
-            raise invalid("it reaches past the end of the data", **where, byte=offset)
+        self._check_place(offset, metadata, body, where)
         self._stream.seek(offset)
         data = self._stream.read(metadata)
         # Since Arrow 0.15 a message begins with a continuation marker; before it, with its length.
@@ -150,9 +172,16 @@ class Envelope:
         if header.slot(_BATCH_COMPRESSION) is not None:
             raise invalid("its buffers are compressed, which version 1 does not allow", **where)
         rows = header.number(_BATCH_ROWS, "<q")
-        if rows != 1:
-            raise invalid(f"the batch has {rows} rows, not 1", **where)
+        if not self._rows[0] <= rows <= self._rows[1]:
+            most = f"at most {self._rows[1]}" if self._rows[1] > 1 else "not 1"
+            raise invalid(f"the batch has {rows} rows, {most}", **where)
         return metadata + body
+
+    def _check_place(self, offset: int, metadata: int, body: int, where: dict[str, Any]) -> None:
+        if not (8 <= offset < self._end and 8 < metadata <= _MAX_METADATA and body >= 0):
+            raise invalid("its place in the file is not possible", **where, byte=offset)
+        if offset + metadata + body > self._end:
+            raise invalid("it reaches past the end of the data", **where, byte=offset)
 
 
 def check_envelope(path: Path, where: dict[str, Any]) -> None:
@@ -163,11 +192,11 @@ def check_envelope(path: Path, where: dict[str, Any]) -> None:
             envelope.check(number)
 
 
-def _check_schema(found: _Table | None, where: dict[str, Any]) -> None:
+def _check_schema(found: _Table | None, columns: int, where: dict[str, Any]) -> None:
     """What Arrow would act upon while it reads a schema; names and types are compared after it."""
     if found is None or found.number(_SCHEMA_ENDIANNESS, "<h"):
         raise invalid("its schema is missing or of another byte order", **where)
-    fields = found.tables(_SCHEMA_FIELDS, len(schema.COLUMNS))
+    fields = found.tables(_SCHEMA_FIELDS, columns)
     items = [item for field in fields for item in field.tables(_FIELD_CHILDREN, 1)]
     for field in fields + items:
         if field.slot(_FIELD_METADATA) is not None or field.slot(_FIELD_DICTIONARY) is not None:

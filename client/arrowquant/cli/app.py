@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from arrowquant import __version__
 from arrowquant.cli import (
     batch,
+    calibration,
     connections,
     keys,
     local,
@@ -70,7 +71,10 @@ def exit_code(error: ArrowQuantError) -> int:
 
 
 _USAGE: Final = frozenset(
-    {"usage", "output_exists", "source_not_found", "invalid_safetensors_header", "invalid_index"}
+    {
+        *("usage", "output_exists", "source_not_found", "invalid_safetensors_header"),
+        *("invalid_index", "invalid_calibration", "calibration_mismatch", "unsupported_format"),
+    }
 )
 
 app = typer.Typer(
@@ -167,4 +171,5 @@ replay.register(app, "With a server")
 for resource in (recipes, keys, connections, webhooks, operation):
     resource.register(app, "About a server")
 local.register(app, "With an artifact")
+calibration.register(app, "Calibration")
 app.command()(version)
