@@ -6,22 +6,31 @@ work on one number or one group's numbers, functions ending in _rows on a block 
 here reads files, logs, or looks at the clock, and arguments are checked by the callers.
 """
 
+from kernels.codebook import EncodedCodebook, dequantize_codebook, quantize_codebook
+from kernels.codebooks import lloyd_max_levels, nf4_levels
 from kernels.engine import Encoded, dequantize, quantize, quantize_fixed, value_range
 from kernels.errors import NonFiniteWeights
 from kernels.fidelity import ErrorSums
 from kernels.hadamard import rotate, rotation_block, unrotate
+from kernels.hqq import quantize_hqq
 from kernels.superblock import EncodedSuper, dequantize_superblock, quantize_superblock
 from kernels.widen import widen
 
 __all__ = [
     "Encoded",
+    "EncodedCodebook",
     "EncodedSuper",
     "ErrorSums",
     "NonFiniteWeights",
     "dequantize",
+    "dequantize_codebook",
     "dequantize_superblock",
+    "lloyd_max_levels",
+    "nf4_levels",
     "quantize",
+    "quantize_codebook",
     "quantize_fixed",
+    "quantize_hqq",
     "quantize_superblock",
     "rotate",
     "rotation_block",

@@ -172,10 +172,10 @@ def _error(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(added(builder, e, e, builder.load(total)), total)
 
     each_step(builder, start, stop, body, TURN)
-    return builder.fpext(_folded(builder, builder.load(total)), ir.DoubleType())
+    return builder.fpext(folded(builder, builder.load(total)), ir.DoubleType())
 
 
-def _folded(builder: Any, total: Any) -> Any:
+def folded(builder: Any, total: Any) -> Any:
     """The sum of lanes: upper half to lower half, until one is left."""
     while total.type.count > 1:
         half = total.type.count // 2
@@ -224,7 +224,7 @@ def _moments(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             builder.store(value, total)
 
     each_step(builder, start, stop, body, TURN)
-    results = [_folded(builder, builder.load(total)) for total in totals]
+    results = [folded(builder, builder.load(total)) for total in totals]
     return context.make_tuple(builder, signature.return_type, results)
 
 
@@ -247,7 +247,7 @@ def _image(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(builder.fadd(builder.load(total), value), total)
 
     each_step(builder, start, stop, body, TURN)
-    return _folded(builder, builder.load(total))
+    return folded(builder, builder.load(total))
 
 
 def _key_range(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -55,7 +55,7 @@ def decode_row(
 
 
 @kernel
-def _measure_row(w: NDArray[np.float32], v: NDArray[np.float32], sums: NDArray[np.float64]) -> None:
+def measure_row(w: NDArray[np.float32], v: NDArray[np.float32], sums: NDArray[np.float64]) -> None:
     """Write the error sums (COLUMNS,) of decoded values v; both with room for whole steps."""
     lanes = np.zeros((COLUMNS, SUM_LANES), np.float64)
     measure_lanes(w, v, lanes, 0, w.size)
@@ -123,7 +123,7 @@ def quantize_super_rows(
         for c in range(cols, room):
             q[c] = 0
         decode_row(q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, values)
-        _measure_row(w, values, sums[r])
+        measure_row(w, values, sums[r])
         total = sums[r]
         if importance is not None:
             total = weighted[r]
@@ -135,7 +135,7 @@ def quantize_super_rows(
             decode_row(
                 q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, values
             )
-            _measure_row(w, values, sums[r])
+            measure_row(w, values, sums[r])
             if importance is not None:
                 weighted_measure(w, importance, values, total)
         pack_row(q, bits, codes[r])

@@ -23,18 +23,21 @@ import numpy as np
 import kernels
 x = np.frombuffer(sys.stdin.buffer.read(), np.uint16).reshape(24, 1000)
 found = {}
-for method in ("minmax", "lsq"):
-    for bits in (2, 3, 4, 8):
+def keep(name, made):
+    parts = [getattr(made, field) for field in ("codes", "scales", "mins") if hasattr(made, field)]
+    stored = b"".join(part.tobytes() for part in parts if part is not None)
+    errors = made.errors
+    sums = [errors.sum_w2, errors.sum_e2, errors.sum_wq, errors.sum_q2, errors.max_abs_error]
+    found[name] = (hashlib.sha256(stored).hexdigest(), sums)
+options = {"dtype": "BF16", "group_size": 64}
+for bits in (2, 3, 4, 8):
+    for method in ("minmax", "lsq"):
         for symmetric in (False, True):
-            made = kernels.quantize(x, dtype="BF16", bits=bits, group_size=64,
-                                    symmetric=symmetric, method=method)
-            stored = made.codes.tobytes() + made.scales.tobytes()
-            stored += b"" if made.mins is None else made.mins.tobytes()
-            errors = made.errors
-            found[f"{method} {bits} {symmetric}"] = (
-                hashlib.sha256(stored).hexdigest(),
-                [errors.sum_w2, errors.sum_e2, errors.sum_wq, errors.sum_q2, errors.max_abs_error],
-            )
+            made = kernels.quantize(x, bits=bits, symmetric=symmetric, method=method, **options)
+            keep(f"{method} {bits} {symmetric}", made)
+    keep(f"hqq {bits}", kernels.quantize_hqq(x, bits=bits, **options))
+for levels in (kernels.nf4_levels(), kernels.lloyd_max_levels(2)):
+    keep(f"codebook {levels.size}", kernels.quantize_codebook(x, levels=levels, **options))
 print(json.dumps(found))
 """
 
