@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
@@ -14,6 +15,9 @@ from service.domain.treatment import TensorPlan
 from service.domain.units import Tile
 from workers import counters
 from workers.artifact.schema import PART_SCHEMA, StoredTile, tile_batch
+
+_SMALL_BYTES: Final = 16 * 2**10
+_GATHERED_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class PartWriter:
     def finish(self) -> WrittenPart:
         """Write the footer. Nothing is visible yet."""
         self._writer.close()
+        self._sink.drain()
         return WrittenPart(self._sink.nbytes, self._sink.sha256.hexdigest(), self._batches)
 
     def publish(self) -> ObjectInfo:
@@ -54,10 +59,15 @@ class PartWriter:
 
 
 class _DigestingSink(io.RawIOBase):
-    """What pyarrow writes to: counts, hashes and passes on."""
+    """What pyarrow writes to: counts, hashes and passes on.
+
+    Of a tile pyarrow writes one large piece or a few, as they lie in memory, and forty small ones
+    between them. The small ones are gathered, so that each tile costs a handful of calls.
+    """
 
     def __init__(self, upload: Upload) -> None:
         self._upload = upload
+        self._small = bytearray()
         self.sha256 = hashlib.sha256()
         self.nbytes = 0
 
@@ -66,8 +76,23 @@ class _DigestingSink(io.RawIOBase):
 
     def write(self, data: object) -> int:
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        if view.nbytes < _SMALL_BYTES:
+            self._small += view
+            if len(self._small) >= _GATHERED_BYTES:
+                self.drain()
+        else:
+            self.drain()
+            self._pass_on(view)
+        return view.nbytes
+
+    def drain(self) -> None:
+        """Pass on what was gathered. Not `flush`, which a file that is forgotten calls too."""
+        if self._small:
+            small, self._small = self._small, bytearray()
+            self._pass_on(memoryview(small))
+
+    def _pass_on(self, view: memoryview) -> None:
         self.sha256.update(view)
         self._upload.write(view)
         self.nbytes += view.nbytes
         counters.written_bytes.inc(view.nbytes)
-        return view.nbytes
