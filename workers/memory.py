@@ -9,6 +9,7 @@ import psutil
 from service.domain.errors import ArrowQuantError
 from service.domain.outputs import JobPlan
 from service.domain.units import TILE_BYTES, Unit
+from workers.stages.buffers import SPARE
 
 PREFERRED_BUFFERS = 3
 UPLOAD_BYTES = 32 * 2**20  # parts an upload keeps in flight, see the object stores
@@ -37,7 +38,7 @@ def budget(plan: JobPlan, unit: Unit, outputs: int, max_memory_bytes: int | None
     )
     if max_memory_bytes is None:
         return Budget(PREFERRED_BUFFERS, largest)
-    held = psutil.Process().memory_info().rss
+    held = psutil.Process().memory_info().rss - SPARE.nbytes  # those are taken up again
     fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES
     free = max_memory_bytes - fixed
     fitting = free // (2 * max(1, largest))

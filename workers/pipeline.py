@@ -91,8 +91,8 @@ def run_pass(
         written.drain()
         return {output: Pass(writers[output].finish(), sums[output]) for output in work.outputs}
     finally:
+        written.close()  # before the buffers that it writes from are given to others
         fetcher.close()
-        written.close()
 
 
 def _ranges(work: Work, checkpoint: Callable[[int], None]) -> dict[int, Range]:

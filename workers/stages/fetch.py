@@ -17,6 +17,7 @@ from service.domain.treatment import TensorPlan
 from service.domain.units import Tile
 from workers import counters
 from workers.stages import clock
+from workers.stages.buffers import SPARE
 
 _WIDTH = {"F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
 
@@ -70,8 +71,9 @@ class Prefetcher:
     ) -> None:
         self._store, self._catalog, self._tiles, self._stages = store, catalog, tiles, stages
         self._free: queue.SimpleQueue[npt.NDArray[np.uint8] | None] = queue.SimpleQueue()
-        for _ in range(buffers):
-            self._free.put(np.empty(buffer_bytes, np.uint8))
+        self._buffers = SPARE.take(buffers, buffer_bytes)
+        for buffer in self._buffers:
+            self._free.put(buffer)
         self._ready: queue.SimpleQueue[FetchedTile | BaseException | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(
@@ -93,10 +95,12 @@ class Prefetcher:
         self._free.put(fetched.buffer)
 
     def close(self) -> None:
-        """Stop reading; waits for a read that is under way."""
+        """Stop reading; waits for a read that is under way. Nobody may still have a tile."""
         self._closed = True
         self._free.put(None)
         self._thread.join()
+        SPARE.give(self._buffers)
+        self._buffers = []
 
     def _run(self) -> None:
         try:
