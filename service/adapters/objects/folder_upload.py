@@ -11,8 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.adapters.objects import keys
+from service.adapters.objects.writeback import begin_writeback
 from service.domain.catalog import ObjectInfo
 from service.domain.errors import ArrowQuantError
+
+# Bytes that go to the disk together, while more are being made.
+WRITEBACK_BYTES = 8 * 2**20
 
 _HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{16}\.upload", re.DOTALL)
 
@@ -30,6 +34,7 @@ class FolderUpload:
         self._key, self._path, self._info = key, path, info
         self._hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.upload")
         self._fd = -1
+        self._written = self._begun = 0
         _make_folder(key, path.parent)
         with _writing(key):
             self._fd = os.open(
@@ -42,6 +47,10 @@ class FolderUpload:
         with _writing(self._key):
             while done < len(view):
                 done += os.write(self._fd, view[done : done + 2**30])
+        self._written += done
+        if self._written - self._begun >= WRITEBACK_BYTES:
+            begin_writeback(self._fd, self._begun, self._written - self._begun)
+            self._begun = self._written
         return done
 
     def complete(self, *, if_absent: bool = False) -> ObjectInfo:
