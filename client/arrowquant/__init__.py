@@ -83,4 +83,8 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_LAZY[name]), name)
+    if name == "torch":  # arrowquant.torch.capture, where torch is installed
+        from importlib import import_module
+
+        return import_module("arrowquant.torch")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

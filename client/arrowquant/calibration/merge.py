@@ -76,6 +76,14 @@ def _samples(files: Sequence[CalibrationFile], entry: Input) -> Samples | None:
     if not entry.kept:
         return None
     found = [samples for file in files if (samples := file.samples(entry.id)) is not None]
+    keys = np.concatenate([samples.keys for samples in found])
+    if len(np.unique(keys)) < len(keys):
+        raise CalibrationError(
+            "calibration_mismatch",
+            "the files cannot be merged: they drew their samples with one seed",
+            "Merge each shard once, and capture shards with seeds of their own.",
+            {"input": entry.id[:200]},
+        )
     return reduce(lambda one, other: add_samples(one, other, entry.kept), found).smallest(
         entry.kept
     )
