@@ -69,8 +69,9 @@ bench: setup $(DEMO_STAMP) ## Measure everything, then write the report (BENCH_A
 	$(BIN)/python -m benchmarks $(or $(BENCH_ARGS),--all) --generate-charts
 
 .PHONY: report
-report: setup ## Write docs/benchmark-report.md and its charts from the raw results
+report: setup ## Write docs/benchmark-report.md, docs/accuracy.md and their charts from the raw results
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.accuracy_page
 
 .PHONY: try-slurm
 try-slurm: setup ## Run pilots under a real Slurm on this machine (root, Debian's slurmctld, slurmd, munge)

@@ -4,12 +4,17 @@ gaussian   independent standard normal weights: Shannon's bound, 6.02 dB a bit, 
 llm-like   the weights that speed is measured on; the bound for a Gaussian of the same energy is
            printed beside them, but outliers and channels make it a guide and not a limit
 layers     every quantizable tensor of a trained sentence encoder, method by method
+
+`python -m benchmarks.accuracy` measures this and what it costs real models (`end_metrics`), with the
+options of `python -m benchmarks`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -117,3 +122,14 @@ def matrices(file: Path) -> dict[str, tuple[npt.NDArray[np.generic], str]]:
     if not found:
         raise ValueError(f"no matrices in {file.name}")
     return found
+
+
+def main(arguments: list[str]) -> int:
+    """Both benchmarks of accuracy, in a process that has chosen the kernels' cache."""
+    options = [argument for argument in arguments if argument != "--all"]
+    command = [sys.executable, "-m", "benchmarks", "accuracy", "end_metrics", *options]
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
