@@ -5,16 +5,80 @@ export const tiles = (bytes) => tableFromIPC(bytes).toArray();
 
 /** The weights of a tile as Float32Array (rows x cols), or the raw bytes of a raw one. */
 export function decode(tile) {
-  const { codec, bits, group_size: size, codes } = tile;
-  const [rows, cols, stride] = [tile.rows, tile.cols, tile.row_stride_bytes].map(Number);
-  if (codec === "raw") return codes.slice();
-  const [scales, mins] = [tile.scales, tile.mins].map((half) => half && Float32Array.from(half));
-  const groups = size > 0 ? Math.ceil(cols / size) : 1;
-  return Float32Array.from({ length: rows * cols }, (_, i) => {
-    const [r, c] = [Math.floor(i / cols), i % cols];
+  if (tile.codec === "raw") return tile.codes.slice();
+  const [rows, cols] = [tile.rows, tile.cols].map(Number);
+  const value = CODECS[tile.codec](tile, cols, unpacked(tile.codes, rows, tile.bits));
+  const at = (_, i) => value(Math.floor(i / cols), i % cols);
+  const values = Float32Array.from({ length: rows * cols }, at);
+  if (tile.rotation) turnBack(values, cols, tile.rotation);
+  const factors = floats(tile.col_scale);
+  return factors ? values.map((v, i) => v / factors[i % cols]) : values;
+}
+
+const floats = (list) => list && Float32Array.from(list);
+
+/** (row, column) -> code, of rows of packed codes. */
+function unpacked(codes, rows, bits) {
+  const stride = codes.length / rows;
+  return (r, c) => {
     const at = r * stride + ((c * bits) >> 3);
-    const q = ((codes[at] | (codes[at + 1] << 8)) >> ((c * bits) & 7)) & (2 ** bits - 1);
-    const group = size < 0 ? 0 : r * groups + (size > 0 ? Math.floor(c / size) : 0);
-    return mins ? scales[group] * q + mins[group] : scales[group] * (q - 2 ** (bits - 1));
-  });
+    return ((codes[at] | (codes[at + 1] << 8)) >> ((c * bits) & 7)) & (2 ** bits - 1);
+  };
+}
+
+/** Where the scale of a weight is. */
+function grouped({ group_size: size }, cols) {
+  const groups = size > 0 ? Math.ceil(cols / size) : 1;
+  return (r, c) => (size < 0 ? 0 : r * groups + (size > 0 ? Math.floor(c / size) : 0));
+}
+
+function affine(tile, cols, code) {
+  const [scales, mins, group] = [floats(tile.scales), floats(tile.mins), grouped(tile, cols)];
+  return (r, c) => scales[group(r, c)] * code(r, c) + mins[group(r, c)];
+}
+
+function symmetric(tile, cols, code) {
+  const [scales, zero, group] = [floats(tile.scales), 2 ** (tile.bits - 1), grouped(tile, cols)];
+  return (r, c) => scales[group(r, c)] * (code(r, c) - zero);
+}
+
+const UPPER = { 2: [2, 7], 3: [5, 16, 29, 45], 4: [7, 20, 34, 49, 65, 84, 104, 127] };
+
+function superblock(tile, cols, code) {
+  const { bits, scale_bits: width, group_size: size } = tile;
+  const upper = UPPER[bits];
+  const levels = [...upper.map((level) => -level).reverse(), ...upper];
+  const [rows, zero] = [Number(tile.rows), 2 ** (width - 1)];
+  const [d, dm] = [floats(tile.scales), floats(tile.mins)];
+  const [S, M] = [tile.scale_codes, tile.min_codes].map((codes) => unpacked(codes, rows, width));
+  const blocks = Math.ceil(cols / 256);
+  const digits = { 2: 3, 3: 6, 4: 7 }[bits];
+  return (r, c) => {
+    const [group, block] = [Math.floor(c / size), r * blocks + Math.floor(c / 256)];
+    const s = (d[block] * S(r, group)) / 2 ** (width + digits);
+    return s * levels[code(r, c)] + (dm[block] * (M(r, group) - zero)) / zero;
+  };
+}
+
+const CODECS = { affine_u: affine, sym_s: symmetric, superblock };
+
+/** Undo the rotation of every row, in place. */
+function turnBack(values, cols, { block, seed }) {
+  for (let distance = 1; distance < block; distance *= 2)
+    for (let i = 0; i < values.length; i++)
+      if (!(Math.floor(i / distance) & 1)) {
+        const [x, y] = [values[i], values[i + distance]];
+        [values[i], values[i + distance]] = [x + y, x - y];
+      }
+  const factor = Math.fround(1 / Math.sqrt(block));
+  const signs = Array.from({ length: cols }, (_, c) => sign(BigInt(seed), BigInt(c)));
+  values.forEach((v, i) => (values[i] = v * signs[i % cols] * factor));
+}
+
+function sign(seed, col) {
+  const u64 = (n) => BigInt.asUintN(64, n);
+  let z = u64(seed + (col + 1n) * 0x9e3779b97f4a7c15n);
+  z = u64((z ^ (z >> 30n)) * 0xbf58476d1ce4e5b9n);
+  z = u64((z ^ (z >> 27n)) * 0x94d049bb133111ebn);
+  return (z ^ (z >> 31n)) >> 63n ? -1 : 1;
 }

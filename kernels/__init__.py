@@ -13,6 +13,7 @@ from kernels.errors import NonFiniteWeights
 from kernels.fidelity import ErrorSums
 from kernels.hadamard import rotate, rotation_block, unrotate
 from kernels.hqq import quantize_hqq
+from kernels.measure import measure
 from kernels.superblock import EncodedSuper, dequantize_superblock, quantize_superblock
 from kernels.widen import widen
 
@@ -26,6 +27,7 @@ __all__ = [
     "dequantize_codebook",
     "dequantize_superblock",
     "lloyd_max_levels",
+    "measure",
     "nf4_levels",
     "quantize",
     "quantize_codebook",

@@ -38,7 +38,9 @@ def _batch(schema: pa.Schema) -> pa.RecordBatch:
         pa.utf8(): "w", pa.large_binary(): b"", pa.list_(pa.int64()): [1],
         pa.large_list(pa.float16()): [1.0],
     }  # fmt: skip
-    return pa.record_batch([pa.array([made.get(f.type, 1)], f.type) for f in schema], schema=schema)
+    values = [None if field.nullable else made.get(field.type, 1) for field in schema]
+    arrays = [pa.array([v], f.type) for v, f in zip(values, schema, strict=True)]
+    return pa.record_batch(arrays, schema=schema)
 
 
 def _block(data: bytes) -> tuple[int, tuple[int, int, int]]:

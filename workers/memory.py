@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
 
 from service.domain.errors import ArrowQuantError
 from service.domain.outputs import JobPlan
-from service.domain.units import TILE_BYTES, Unit
+from service.domain.units import TILE_BYTES, Tile, Unit
 from workers.stages.buffers import SPARE
 
 PREFERRED_BUFFERS = 3
@@ -32,14 +33,14 @@ def budget(plan: JobPlan, unit: Unit, outputs: int, max_memory_bytes: int | None
     Raises memory_limit_too_small when not even one tile fits beside what the process holds.
     """
     tensors = plan.plans[0].tensors
+    tiles = list(plan.tiles(unit))
     largest = max(
-        (tile.rows * tensors[tile.tensor].row_bytes for tile in plan.tiles(unit)),
-        default=TILE_BYTES,
+        (tile.rows * tensors[tile.tensor].row_bytes for tile in tiles), default=TILE_BYTES
     )
     if max_memory_bytes is None:
         return Budget(PREFERRED_BUFFERS, largest)
     held = psutil.Process().memory_info().rss - SPARE.nbytes  # those are taken up again
-    fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES
+    fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES + _turned_bytes(plan, tiles)
     free = max_memory_bytes - fixed
     fitting = free // (2 * max(1, largest))
     if fitting < 1:
@@ -52,3 +53,16 @@ def budget(plan: JobPlan, unit: Unit, outputs: int, max_memory_bytes: int | None
             f"Raise max_memory to at least {-(-need // 2**20)} MiB.",
         )
     return Budget(min(PREFERRED_BUFFERS, fitting), largest)
+
+
+def _turned_bytes(plan: JobPlan, tiles: Sequence[Tile]) -> int:
+    """A tile that is rotated is copied to float32 first, one at a time."""
+    return max(
+        (
+            4 * tile.rows * each.tensors[tile.tensor].cols
+            for each in plan.plans
+            for tile in tiles
+            if each.tensors[tile.tensor].rotated
+        ),
+        default=0,
+    )

@@ -24,8 +24,9 @@ from workers.artifact.part import PartWriter, WrittenPart
 from workers.artifact.schema import StoredTile
 from workers.memory import Budget
 from workers.stages import clock
-from workers.stages.encode import Range, encode_tile, keep_tile, tile_range
+from workers.stages.encode import encode_tile, keep_tile, tile_range
 from workers.stages.fetch import FetchedTile, Prefetcher
+from workers.stages.methods import Range
 
 
 @dataclass(slots=True)
@@ -82,7 +83,8 @@ def run_pass(
             index, nbytes = fetched.tile.tensor, fetched.data.nbytes
             for output, tensors in work.outputs.items():
                 tensor = tensors[index]
-                stored, errors = _one_tile(work, tensor, fetched, ranges.get(index))
+                value_range = ranges.get((index, tensor.rotated))
+                stored, errors = _one_tile(work, tensor, fetched, value_range)
                 entry = sums[output].setdefault(index, TensorSums())
                 entry.errors += errors
                 entry.stored_bytes += tensor.tile_sizes(fetched.tile.rows).payload
@@ -95,14 +97,14 @@ def run_pass(
         fetcher.close()
 
 
-def _ranges(work: Work, checkpoint: Callable[[int], None]) -> dict[int, Range]:
-    """The range of every tensor that has one scale in some output."""
-    found: dict[int, Range] = {}
+def _ranges(work: Work, checkpoint: Callable[[int], None]) -> dict[tuple[int, bool], Range]:
+    """The range of every tensor that has one scale in some output, as it is and rotated."""
+    found: dict[tuple[int, bool], Range] = {}
     for tensors in work.outputs.values():
         for index, tensor in tensors.items():
-            how = tensor.treatment
-            if how.per_tensor and how.action is Action.QUANTIZE and index not in found:
-                found[index] = _tensor_range(work, tensor, checkpoint)
+            key = index, tensor.rotated
+            if tensor.treatment.per_tensor and key not in found:
+                found[key] = _tensor_range(work, tensor, checkpoint)
     return found
 
 

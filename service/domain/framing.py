@@ -12,11 +12,14 @@ from service.domain.plan import Plan
 from service.domain.treatment import TensorPlan
 from service.domain.units import Tile, Unit
 
-FILE_BYTES = 2466  # schema message, end marker, footer with the schema again
-BATCH_BYTES = 1200 + 24  # record batch metadata, block entry in the footer
-_FIXED_COLUMNS = 9 * 8  # tile_index row_start rows cols bits group_size row_stride relmse crc32c
+FILE_BYTES = 3826  # schema message, end marker, footer with the schema again
+BATCH_BYTES = 1904 + 24  # record batch metadata, block entry in the footer
+# tile_index row_start rows cols bits group_size row_stride relmse crc32c scale_bits rho
+_FIXED_COLUMNS = 11 * 8
 _UTF8_OFFSETS = 5 * 8
-_LIST_OFFSETS = 8 + 3 * 16  # shape; codes, scales, mins
+_LIST_OFFSETS = 2 * 8 + 7 * 16  # shape, codebook; codes, scales, mins, their codes, two of factors
+_ROTATION, _NO_ROTATION = 4 * 8, 7 * 8
+_VALIDITY = 8  # of a column that is null
 
 
 def part_bytes(plan: Plan, unit: Unit) -> int:
@@ -36,17 +39,18 @@ def _body_bytes(tensor: TensorPlan, tile: Tile) -> int:
         tensor.treatment.codec,
         "" if raw else "lsb0_dense_row",
     )
-    nulls = 3 if raw else (1 if tensor.treatment.symmetric else 0)  # validity bitmaps
+    # A null column has no bytes; of codes, a tile of no rows has none either.
+    nulls = sum(size == 0 for size in stored.columns()[1:])
+    nulls += raw + (tensor.treatment.scale_bits == 0) + (not tensor.treatment.calibrated)
     return (
         _FIXED_COLUMNS
         + _UTF8_OFFSETS
         + _LIST_OFFSETS
-        + 8 * nulls
+        + (_ROTATION if tensor.rotated else _NO_ROTATION)
+        + _VALIDITY * nulls
         + 8 * len(tensor.source.shape)
         + sum(_padded(len(text.encode())) for text in texts)
-        + _padded(stored.codes)
-        + _padded(stored.scales)
-        + _padded(stored.mins)
+        + sum(map(_padded, stored.columns()))
     )
 
 

@@ -7,8 +7,10 @@ from enum import StrEnum
 from typing import Literal
 
 Bits = Literal[2, 3, 4, 8]
-GroupSize = Literal[32, 64, 128, 256]
-Method = Literal["lsq", "minmax"]
+GroupSize = Literal[16, 32, 64, 128, 256]
+ScaleBits = Literal[4, 6]
+Method = Literal["lsq", "minmax", "superblock"]
+Rotation = Literal["none", "hadamard"]
 OnMiss = Literal["climb", "fail"]
 Granularity = Literal["group", "row", "tensor"]
 ProfileName = Literal["edge", "local", "cloud"]

@@ -16,7 +16,7 @@ import orjson
 from service.domain.job import PartRow, TensorRow, TensorState
 from service.domain.plan import Plan
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WORST_LISTED = 20
 MANIFEST_NAME = "manifest.json"
 REPORT_NAME = "report.json"

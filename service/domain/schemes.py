@@ -14,7 +14,16 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from service.domain import spec, units
-from service.domain.profiles import GATES, Bits, Granularity, GroupSize, Method, OnMiss
+from service.domain.profiles import (
+    GATES,
+    Bits,
+    Granularity,
+    GroupSize,
+    Method,
+    OnMiss,
+    Rotation,
+    ScaleBits,
+)
 from service.domain.treatment import KEPT_ROLES, MIN_QUANTIZED_ELEMENTS
 
 BITS: tuple[int, ...] = get_args(Bits)
@@ -22,6 +31,8 @@ GROUP_SIZES: tuple[int, ...] = get_args(GroupSize)
 METHODS: tuple[str, ...] = get_args(Method)
 ON_MISS: tuple[str, ...] = get_args(OnMiss)
 GRANULARITIES: tuple[str, ...] = get_args(Granularity)
+SCALE_BITS: tuple[int, ...] = get_args(ScaleBits)
+ROTATIONS: tuple[str, ...] = get_args(Rotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,8 @@ class Scheme:
     """A method with a granularity and what goes with it.
 
     group_sizes  may be asked for; empty where there are no groups
+    scale_bits   widths that codes of scales may have; empty where scales are numbers
+    rotations    may be asked for
     unbias       whether rows may be given back their length
     """
 
@@ -37,6 +50,8 @@ class Scheme:
     bits: tuple[int, ...]
     group_sizes: tuple[int, ...]
     symmetric: tuple[bool, ...]
+    scale_bits: tuple[int, ...]
+    rotations: tuple[str, ...]
     unbias: bool
 
 
@@ -63,6 +78,8 @@ def schemes() -> tuple[Scheme, ...]:
                     tuple(bits for bits in BITS if accepted(**both, bits=bits)),
                     tuple(size for size in GROUP_SIZES if accepted(**both, group_size=size)),
                     tuple(flag for flag in (False, True) if accepted(**both, symmetric=flag)),
+                    tuple(bits for bits in SCALE_BITS if accepted(**both, scale_bits=bits)),
+                    tuple(kind for kind in ROTATIONS if accepted(**both, rotation=kind)),
                     accepted(**both, unbias=1.0),
                 )
             )

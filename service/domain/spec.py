@@ -22,7 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from service.domain import location
+from service.domain import location, methods
+from service.domain.methods import METHODS
 from service.domain.modality import Modality, Part, recipe_of
 from service.domain.profiles import (
     GATES,
@@ -36,6 +37,8 @@ from service.domain.profiles import (
     OnMiss,
     ProfileName,
     Role,
+    Rotation,
+    ScaleBits,
 )
 from service.domain.webhooks import JobEventName
 from service.domain.wire import Wire
@@ -59,16 +62,23 @@ class Rule(Wire):
     group_size: GroupSize | None = None
     method: Method | None = None
     symmetric: bool | None = None
+    # Left out where nobody said them, so that the digests of recipes without them stay.
+    scale_bits: ScaleBits | None = Field(default=None, exclude_if=lambda value: value is None)
+    rotation: Rotation | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _keep_has_no_fields(self) -> Self:
-        overrides = (self.bits, self.group_size, self.method, self.symmetric)
-        if self.action == "keep" and any(value is not None for value in overrides):
+        said = [name for name in OVERRIDES if getattr(self, name) is not None]
+        if self.action == "keep" and said:
             raise ValueError(
-                "a rule with action 'keep' takes no bits, group_size, method or symmetric; "
+                f"a rule with action 'keep' takes no {', '.join(said)}; "
                 "remove them, or use action 'quantize'"
             )
         return self
+
+
+# What a rule may say otherwise than the recipe.
+OVERRIDES = ("bits", "group_size", "method", "symmetric", "scale_bits", "rotation")
 
 
 class Fallback(Wire):
@@ -105,6 +115,8 @@ class OutputRecipe(Wire):
     granularity: Granularity | None = None
     group_size: GroupSize | None = None
     symmetric: bool | None = None
+    scale_bits: ScaleBits | None = None
+    rotation: Rotation | None = None
     unbias: Annotated[float, Field(ge=0, le=1)] | None = None
     modality: Modality | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] | None = None
@@ -121,9 +133,15 @@ class Recipe(Wire):
     profile: ProfileName = "local"
     bits: Bits | None = None
     method: Method = "lsq"
-    granularity: Granularity = "group"
+    # `group`, or what the method has instead.
+    granularity: Granularity | None = None
     group_size: GroupSize | None = None
     symmetric: bool = False
+    # Width of the codes of scales, with method `superblock`: by its width unless said.
+    scale_bits: ScaleBits | None = None
+    # `hadamard`: rows are turned by a fixed random rotation along the inputs before they are
+    # quantized, which spreads outliers; readers turn them back. As the method has it unless said.
+    rotation: Rotation | None = None
     # How much of the length that a least-squares row loses is given back: 1 makes each row's
     # projection on its weights exact. Measured to help iterated diffusion models, and to cost a
     # single-pass encoder a little: so it is 1 where the source is a denoiser, 0 elsewhere.
@@ -136,18 +154,26 @@ class Recipe(Wire):
     outputs: Annotated[tuple[OutputRecipe, ...], Field(max_length=MAX_OUTPUTS)] = ()
 
     @model_validator(mode="after")
-    def _granularity_fits(self) -> Self:
+    def _method_can(self) -> Self:
         if self.ref is not None and self.ref_sha256 is None:
             return self  # what it is, only the recipe that it names can tell
-        if self.granularity != "group" and self.group_size is not None:
-            raise ValueError(
-                f"group_size only goes with granularity 'group', not {self.granularity!r}; remove it"
-            )
-        if self.unbias and self.method != "lsq":
-            raise ValueError("unbias corrects least-squares rows: set method to 'lsq'")
-        if self.granularity == "tensor" and self.method != "minmax":
-            raise ValueError(
-                "granularity 'tensor' is one scale from the tensor's range: set method to 'minmax'"
+        methods.check(
+            self.method,
+            bits=self.bits or PROFILES[self.profile].bits,
+            granularity=self.granularity,
+            group_size=self.group_size,
+            symmetric=self.symmetric,
+            scale_bits=self.scale_bits,
+            unbias=self.unbias or 0.0,
+        )
+        for rule in self.rules:
+            method = rule.method or methods.at_width(self.method, rule.bits)
+            methods.check(
+                method,
+                bits=rule.bits,
+                group_size=rule.group_size,
+                symmetric=bool(rule.symmetric),
+                scale_bits=rule.scale_bits,
             )
         return self
 
@@ -295,6 +321,9 @@ class ResolvedRecipe(BaseModel):
     granularity: Granularity
     group_size: int
     symmetric: bool
+    # Left out where a recipe of old would not have had them, so that the digests of those stay.
+    scale_bits: int = Field(default=0, exclude_if=lambda value: value == 0)
+    rotation: Rotation = Field(default="none", exclude_if=lambda value: value == "none")
     unbias: float | None
     # Left out where nobody knows it: recipes of before it was asked have none.
     modality: Modality | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -318,18 +347,21 @@ class ResolvedRecipe(BaseModel):
 
 def resolve(recipe: Recipe) -> ResolvedRecipe:
     """Fill every default from the profile and the width."""
-    profile = PROFILES[recipe.profile]
+    profile, facts = PROFILES[recipe.profile], METHODS[recipe.method]
     bits = recipe.bits or profile.bits
     gate = GATES[bits]
     fallback = recipe.fallback
-    grouped = recipe.granularity == "group"
+    granularity = recipe.granularity or facts.granularities[0]
+    groups = recipe.group_size or facts.groups.get(bits, profile.group_size)
     return ResolvedRecipe(
         profile=recipe.profile,
         bits=bits,
         method=recipe.method,
-        granularity=recipe.granularity,
-        group_size=(recipe.group_size or profile.group_size) if grouped else 0,
+        granularity=granularity,
+        group_size=groups if granularity == "group" else 0,
         symmetric=recipe.symmetric,
+        scale_bits=recipe.scale_bits or facts.scale_widths.get(bits, 0),
+        rotation=recipe.rotation or ("hadamard" if facts.rotated else "none"),
         unbias=recipe.unbias,
         modality=recipe.modality,
         rules=recipe.rules,

@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 
 from service.domain import sizes
 from service.domain.catalog import SourceTensor
+from service.domain.methods import METHODS, STAND_IN, STAND_IN_GROUP, at_width
 from service.domain.modality import Part
-from service.domain.profiles import Action, Role
+from service.domain.profiles import PROFILES, Action, Granularity, Method, Role
 from service.domain.roles import role_of, rows_and_cols
 from service.domain.spec import ResolvedRecipe, Rule
 from service.domain.units import MAX_ROW_BYTES, TILE_BYTES
 
 MIN_QUANTIZED_ELEMENTS = 1024
+# Of all rotations: layers that are fed by the same input can share one rotation of it.
+ROTATION_SEED = 1
 
 QUANTIZED_DTYPES = frozenset({"F32", "F16", "BF16"})
 KEPT_ROLES = {
@@ -25,7 +28,15 @@ KEPT_ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """How a tensor is stored. `bits` 0 means raw."""
+    """How a tensor is stored. `bits` 0 means raw.
+
+    group_size  weights of a row that share a scale; 0: all of them
+    scale_bits  width of the codes of scales; 0: scales are numbers
+    unbias      how much of a row's loss of length is given back
+    rotation    what its rows were turned by
+    col_scale, bias_correction, calibrated   whether its tiles hold factors of columns, corrections of
+                the bias, and the error of the layer's output
+    """
 
     action: Action
     reason: str
@@ -33,14 +44,28 @@ class Treatment:
     group_size: int = 0
     symmetric: bool = False
     unbias: float = 0.0
-    method: str = ""
+    method: Method | None = None
     per_tensor: bool = False
+    scale_bits: int = 0
+    rotation: str = "none"
+    col_scale: bool = False
+    bias_correction: bool = False
+    calibrated: bool = False
 
     @property
     def codec(self) -> str:
-        if self.action is Action.KEEP:
+        if self.method is None:
             return "raw"
-        return "sym_s" if self.symmetric else "affine_u"
+        return "sym_s" if self.symmetric else METHODS[self.method].codec
+
+    def at_width(self, bits: int) -> Treatment:
+        """The same at another width; where the method has no such codes, by the one that stands in."""
+        if self.method is None or bits in METHODS[self.method].bits:
+            return replace(self, bits=bits)
+        return replace(
+            self, bits=bits, method=STAND_IN, group_size=STAND_IN_GROUP, scale_bits=0,
+            symmetric=False, per_tensor=False,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +98,23 @@ class TensorPlan:
         if bits is None:
             kept = Treatment(Action.KEEP, "quality: no width of the ladder met the gate")
             return replace(self, treatment=kept)
-        return replace(self, treatment=replace(self.treatment, bits=bits))
+        return replace(self, treatment=self.treatment.at_width(bits))
+
+    @property
+    def rotated(self) -> bool:
+        """Whether its rows are rotated: blocks are powers of two that divide their length."""
+        return self.treatment.rotation != "none" and self.cols % 2 == 0
 
     def tile_sizes(self, rows: int) -> sizes.TileSizes:
         """Stored bytes of a tile of this many rows."""
         how = self.treatment
         if how.action is Action.KEEP:
             return sizes.raw_tile(rows * self.row_bytes)
-        return sizes.quantized_tile(
-            rows,
-            self.cols,
-            bits=how.bits,
-            group_size=how.group_size,
-            symmetric=how.symmetric,
-            per_tensor=how.per_tensor,
+        stored = sizes.quantized_tile(how.codec, rows, self.cols, how)
+        return replace(
+            stored,
+            col_scale=sizes.SINGLE_BYTES * self.cols if how.col_scale else 0,
+            bias_correction=sizes.SINGLE_BYTES * rows if how.bias_correction else 0,
         )
 
 
@@ -120,20 +148,47 @@ def _treatment(
         bits, why = rule.bits, f"rule {rule.match!r}"
     elif floor > bits:
         bits, why = floor, f"{role.value} is never below {floor} bits unless a rule says so"
-    override = rule or Rule(match="*")
-    per_tensor = recipe.granularity == "tensor" and override.group_size is None
-    symmetric = recipe.symmetric if override.symmetric is None else override.symmetric
-    method = override.method or recipe.method
+    return _coded(why, bits, recipe, rule or Rule(match="*"))
+
+
+def _coded(reason: str, bits: int, recipe: ResolvedRecipe, rule: Rule) -> Treatment:
+    """The recipe's way of quantizing, or the rule's where it says otherwise."""
+    asked = rule.method or recipe.method
+    method = at_width(asked, bits)
+    facts = METHODS[method]
+    granularity, group_size = _groups(recipe, rule, method, bits, method != asked)
+    symmetric = recipe.symmetric if rule.symmetric is None else rule.symmetric
+    scale_bits = recipe.scale_bits if method == recipe.method else 0
     return Treatment(
         Action.QUANTIZE,
-        why,
+        reason,
         bits,
-        group_size=recipe.group_size if override.group_size is None else override.group_size,
-        symmetric=symmetric,
-        unbias=(recipe.unbias or 0.0) if method == "lsq" else 0.0,
+        group_size=group_size,
+        symmetric=symmetric and facts.symmetric,
+        unbias=(recipe.unbias or 0.0) if facts.unbias else 0.0,
         method=method,
-        per_tensor=per_tensor,
+        per_tensor=granularity == "tensor",
+        scale_bits=rule.scale_bits or scale_bits or facts.scale_widths.get(bits, 0),
+        rotation=rule.rotation or recipe.rotation,
     )
+
+
+def _groups(
+    recipe: ResolvedRecipe, rule: Rule, method: Method, bits: int, stands_in: bool
+) -> tuple[Granularity, int]:
+    """What shares a scale, and the size of groups (0 where there are none)."""
+    facts = METHODS[method]
+    if rule.group_size is not None:
+        return "group", rule.group_size
+    if stands_in:
+        return "group", STAND_IN_GROUP
+    if recipe.granularity in facts.granularities and recipe.granularity != "group":
+        return recipe.granularity, 0
+    if "group" not in facts.granularities:
+        return facts.granularities[0], 0
+    if recipe.group_size in facts.group_sizes:
+        return "group", recipe.group_size
+    return "group", facts.groups.get(bits, PROFILES[recipe.profile].group_size)
 
 
 def _must_keep(source: SourceTensor, rule: Rule | None) -> str:

@@ -111,7 +111,8 @@ class GateOut(Out):
 class SchemeOut(Out):
     """A method with a granularity: any combination of the values listed is accepted, no other.
 
-    `group_sizes` is empty where there are no groups; `unbias` says whether it may be above 0.
+    `group_sizes` is empty where there are no groups, `scale_bits` where scales are numbers; `unbias`
+    says whether it may be above 0.
     """
 
     method: str
@@ -119,6 +120,8 @@ class SchemeOut(Out):
     bits: list[int]
     group_sizes: list[int]
     symmetric: list[bool]
+    scale_bits: list[int]
+    rotations: list[str]
     unbias: bool
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+ROTATION = pa.struct([("kind", pa.string()), ("block", pa.int32()), ("seed", pa.int64())])
 SCHEMA = pa.schema(
     [
         pa.field("tensor", pa.string(), False),
@@ -37,9 +38,19 @@ SCHEMA = pa.schema(
         pa.field("mins", pa.large_list(pa.float16())),
         pa.field("relmse", pa.float32()),
         pa.field("crc32c", pa.uint32(), False),
+        pa.field("scale_bits", pa.int16()),
+        pa.field("scale_codes", pa.large_binary()),
+        pa.field("min_codes", pa.large_binary()),
+        pa.field("codebook", pa.list_(pa.float32())),
+        pa.field("rotation", ROTATION),
+        pa.field("col_scale", pa.large_list(pa.float32())),
+        pa.field("bias_correction", pa.large_list(pa.float32())),
+        pa.field("rho", pa.float32()),
     ],
-    metadata={"arrowquant.format": "1"},
+    metadata={"arrowquant.format": "2"},
 )
+#: Columns that a tile need not have.
+NULLABLE = [field.name for field in SCHEMA if field.nullable]
 
 WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 WIDTH |= {"F8_E4M3": 1}
@@ -111,10 +122,8 @@ def tile_row(tensor: Stored, index: int, start: int, rows: int, cols: int, **val
             "bits": tensor.bits,
             "group_size": tensor.group_size,
             "bit_order": "" if tensor.codec == "raw" else "lsb0_dense_row",
-            "relmse": None,
             "crc32c": google_crc32c.value(values["codes"]),
-            "scales": None,
-            "mins": None,
+            **dict.fromkeys(NULLABLE),
             **values,
         }
     )
@@ -162,6 +171,110 @@ def quantized(
     tensor.expected = values
     tensor.source = values + rng.normal(0, 0.01, shape).astype(np.float32)
     return tensor
+
+
+def superblock(
+    name: str,
+    shape: tuple[int, int],
+    bits: int,
+    group_size: int,
+    scale_bits: int,
+    *,
+    tile_rows: int | None = None,
+    seed: int = 0,
+) -> Stored:
+    """A tensor of random codes with two levels of scales."""
+    rng = np.random.default_rng(seed)
+    rows, cols = shape
+    groups, blocks = -(-cols // group_size), -(-cols // 256)
+    tensor = Stored(name, shape, "F32", "superblock", bits, group_size)
+    expected = []
+    for index, start in enumerate(range(0, rows, tile_rows or rows)):
+        count = min(tile_rows or rows, rows - start)
+        codes = rng.integers(0, 1 << bits, (count, cols))
+        scale_codes, min_codes = rng.integers(0, 1 << scale_bits, (2, count, groups))
+        steps, mins = rng.uniform(-0.3, 0.3, (2, count, blocks)).astype(np.float16)
+        decoded = np.empty((count, cols), np.float32)
+        for r in range(count):
+            for c in range(cols):
+                g, b = c // group_size, c // 256
+                s = float(steps[r, b]) * int(scale_codes[r, g]) / 2 ** (scale_bits + DIGITS[bits])
+                centre = int(min_codes[r, g]) - 2 ** (scale_bits - 1)
+                m = float(mins[r, b]) * centre / 2 ** (scale_bits - 1)
+                decoded[r, c] = np.float32(s * LEVELS[bits][codes[r, c]] + m)
+        expected.append(decoded)
+        tile_row(
+            tensor,
+            index,
+            start,
+            count,
+            cols,
+            row_stride_bytes=(cols * bits + 7) // 8,
+            codes=pack(codes, bits),
+            scales=steps.ravel(),
+            mins=mins.ravel(),
+            scale_bits=scale_bits,
+            scale_codes=pack(scale_codes, scale_bits),
+            min_codes=pack(min_codes, scale_bits),
+            relmse=0.001,
+        )
+    tensor.expected = np.concatenate(expected)
+    tensor.source = tensor.expected + rng.normal(0, 0.01, shape).astype(np.float32)
+    return tensor
+
+
+# What the page says of super-blocks: levels by code, and the power of two above the largest.
+LEVELS = {
+    2: [-7, -2, 2, 7],
+    3: [-45, -29, -16, -5, 5, 16, 29, 45],
+    4: [-127, -104, -84, -65, -49, -34, -20, -7, 7, 20, 34, 49, 65, 84, 104, 127],
+}
+DIGITS = {2: 3, 3: 6, 4: 7}
+
+
+def turned(tensor: Stored, block: int, seed: int, factors: NDArray[np.float32] | None) -> Stored:
+    """The same tensor as if its rows had been rotated, and its columns multiplied before.
+
+    Butterflies are done one by one; that they are the matrix of the page is checked beside it.
+    """
+    assert tensor.expected is not None
+    cols = int(np.prod(tensor.shape[1:]))
+    at = np.arange(block)
+    ones = np.array([[int(i & j).bit_count() for j in at] for i in at])
+    matrix = np.kron(np.eye(cols // block), (-1.0) ** ones / np.sqrt(block))
+    signs = np.array([_sign(seed, c) for c in range(cols)])
+    flat = tensor.expected.reshape(-1, cols)
+    values = np.array([_butterflies(row, block) for row in flat], np.float32)
+    values = values * signs.astype(np.float32) * np.float32(block**-0.5)
+    np.testing.assert_allclose(values, flat.astype(np.float64) @ matrix * signs, atol=1e-5)
+    for row in tensor.rows:
+        row["rotation"] = {"kind": "hadamard", "block": block, "seed": seed}
+        row["col_scale"] = factors
+    values = values if factors is None else values / factors
+    tensor.expected = values.reshape(tensor.shape)
+    noise = np.random.default_rng(0).normal(0, 0.01, tensor.shape)
+    tensor.source = tensor.expected + noise.astype(np.float32)
+    return tensor
+
+
+def _butterflies(row: NDArray[np.float32], block: int) -> list[np.float32]:
+    values = list(row)
+    distance = 1
+    while distance < block:
+        for i in range(len(values)):
+            if not i // distance % 2:
+                x, y = values[i], values[i + distance]
+                values[i], values[i + distance] = x + y, x - y
+        distance *= 2
+    return values
+
+
+def _sign(seed: int, col: int) -> int:
+    mask = 2**64 - 1
+    z = (seed + (col + 1) * 0x9E3779B97F4A7C15) & mask
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+    return -1 if (z ^ z >> 31) >> 63 else 1
 
 
 def raw(
@@ -235,7 +348,7 @@ def write_artifact(
     (folder / "report.json").write_bytes(report)
     manifest = {
         "format": "arrowquant",
-        "format_version": 1,
+        "format_version": 2,
         "name": name,
         "source": {"objects": [], "tensors": len(tensors)},
         "recipe": {"requested": {"bits": 4}, "resolved": {"bits": 4}},
@@ -303,13 +416,15 @@ def totals(tensors: list[Stored]) -> dict[str, Any]:
 
 
 def stored_bytes(tensor: Stored) -> int:
-    halves = sum(
-        2 * len(row[name])
+    """Payload of all tiles: halves, singles and bytes."""
+    widths = {"scales": 2, "mins": 2, "codebook": 4, "col_scale": 4, "bias_correction": 4}
+    widths |= {"codes": 1, "scale_codes": 1, "min_codes": 1}
+    return sum(
+        width * len(row[name])
         for row in tensor.rows
-        for name in ("scales", "mins")
+        for name, width in widths.items()
         if row[name] is not None
     )
-    return halves + sum(len(row["codes"]) for row in tensor.rows)
 
 
 def metrics(tensor: Stored) -> dict[str, float | None]:
@@ -353,7 +468,7 @@ def make_report(tensors: list[Stored]) -> dict[str, Any]:
 
 
 def sample_tensors() -> list[Stored]:
-    """Every codec, width and shape that version 1 knows."""
+    """Every codec, width and shape that version 2 knows."""
     rng = np.random.default_rng(7)
     tensors = [
         quantized("a.q4", (12, 200), "affine_u", 4, 64, tile_rows=5, seed=1),
@@ -366,6 +481,12 @@ def sample_tensors() -> list[Stored]:
         quantized("h.whole.s8", (3, 31), "sym_s", 8, -1, seed=9),
         quantized("i.conv", (8, 3, 3, 3), "affine_u", 4, 0, seed=10, role="conv"),
         quantized("j.s2", (3, 64), "sym_s", 2, 32, seed=11),
+        superblock("s.sb2", (5, 300), 2, 16, 4, tile_rows=2, seed=13),
+        superblock("s.sb3", (3, 513), 3, 32, 6, seed=14),
+        superblock("s.sb4", (4, 70), 4, 32, 6, tile_rows=3, seed=15),
+        superblock("s.sb4small", (2, 9), 4, 16, 4, seed=16),
+        turned(quantized("t.turned", (6, 192), "affine_u", 4, 64, tile_rows=4, seed=17), 64, 1, None),
+        turned(superblock("t.both", (3, 96), 2, 16, 4, seed=18), 32, 2**62 + 5, rng.uniform(0.5, 2, 96).astype(np.float32)),
         quantized("embed.weight", (20, 48), "affine_u", 8, 32, seed=12, tile_rows=6, dtype="BF16"),
         raw("k.ids", np.arange(30, dtype=np.int64).reshape(10, 3), "I64", tile_rows=4),
         raw("l.norm", rng.normal(size=17).astype(np.float16), "F16"),

@@ -104,6 +104,6 @@ def test_the_page_shows_the_javascript_file() -> None:
 
 def test_the_page_lists_the_columns() -> None:
     page = (DOCS / "artifact-format.md").read_text(encoding="utf-8")
-    table = re.findall(r"^\| `(\w+)` \| ([\w&;]+) \|", page, re.MULTILINE)
+    table = re.findall(r"^\| `(\w+)` \| ([\w&;:, ]+) \|", page, re.MULTILINE)
     names = [name for name, _ in table[: len(fixtures.SCHEMA)]]
     assert names == fixtures.SCHEMA.names

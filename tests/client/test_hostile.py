@@ -110,7 +110,9 @@ def edited(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> Path:
     ("edit", "word"),
     [
         (lambda m: m.update(format="zip"), "format is 'zip'"),
-        (lambda m: m.update(format_version=2), "newer arrowquant"),
+        (lambda m: m.update(format_version=3), "newer arrowquant"),
+        (lambda m: m.update(format_version=True), "newer arrowquant"),
+        (lambda m: m.update(format_version=1), "not known in version 1"),
         (lambda m: m.update(parts={}), "'parts' is not a list"),
         (lambda m: m["parts"][0].update(name="../../etc/passwd"), "part-NNNNN.arrow"),
         (lambda m: m["parts"][0].update(name="/dev/zero"), "part-NNNNN.arrow"),
@@ -242,7 +244,7 @@ def test_other_schemas_are_refused(tmp_path: Path, kind: str) -> None:
     elif kind == "endless":
         schema = pa.schema([pa.field("role", pa.string())] * 100_000, schema.metadata)
     elif kind == "version":
-        schema = schema.with_metadata({"arrowquant.format": "2"})
+        schema = schema.with_metadata({"arrowquant.format": "1"})
     else:
         schema = schema.set(index, pa.field("role", pa.string(), False, {"a": "b"}))
     rows = fixtures.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows

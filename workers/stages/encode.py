@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from dataclasses import replace
+from typing import cast
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 import kernels
 from service.domain.errors import ArrowQuantError
-from service.domain.treatment import TensorPlan
+from service.domain.methods import METHODS
+from service.domain.treatment import ROTATION_SEED, TensorPlan
 from service.domain.units import Tile
 from workers.artifact.schema import StoredTile
+from workers.stages import methods
+from workers.stages.methods import Dtype, Range, Weights
 
-Range = tuple[float, float]
+_LARGEST = 3e38
+
+Importance = npt.NDArray[np.float32]
 
 
 def encode_tile(
@@ -23,60 +28,83 @@ def encode_tile(
     matrix: npt.NDArray[np.generic],
     value_range: Range | None,
     threads: int,
+    importance: Importance | None = None,
 ) -> tuple[StoredTile, kernels.ErrorSums]:
     """Quantize one tile.
 
     matrix       (rows, cols), see FetchedTile.matrix
     value_range  the tensor's range, for one scale per tensor
+    importance   float32 (cols,) of the input channels, finite and not negative, for methods that
+                 take it: the error of the layer's output is then stored as `rho`
     Raises       non_finite_weights, naming the tensor and the index in its own shape
     """
-    how = tensor.treatment
-    dtype = cast(Literal["BF16", "F16", "F32"], tensor.source.dtype)
+    dtype = cast(Dtype, tensor.source.dtype)
+    method = tensor.treatment.method
+    if importance is not None and (method is None or not METHODS[method].importance):
+        importance = None
     try:
-        if value_range is not None:
-            encoded = kernels.quantize_fixed(
-                matrix,
-                dtype=dtype,
-                bits=how.bits,
-                lo=value_range[0],
-                hi=value_range[1],
-                symmetric=how.symmetric,
-                threads=threads,
-            )
-        else:
-            encoded = kernels.quantize(
-                matrix,
-                dtype=dtype,
-                bits=how.bits,
-                group_size=how.group_size,
-                symmetric=how.symmetric,
-                method=cast(Literal["lsq", "minmax"], how.method),
-                unbias=how.unbias,
-                threads=threads,
-            )
+        if tensor.rotated:
+            return _encode_rotated(tensor, matrix, value_range, threads, importance)
+        weights = Weights(matrix, dtype, importance, value_range, threads)
+        stored, errors, weighted = methods.fit(weights, tensor.treatment)
     except kernels.NonFiniteWeights as error:
         raise _non_finite(tensor, tile, error) from None
-    stored = StoredTile(
-        encoded.codes,
-        encoded.scales,
-        encoded.mins,
-        encoded.errors.rel_mse,
-        google_crc32c.value(encoded.codes.reshape(-1)),
-    )
-    return stored, encoded.errors
+    return _with_rho(stored, weighted), errors
+
+
+def _encode_rotated(
+    tensor: TensorPlan,
+    matrix: npt.NDArray[np.generic],
+    value_range: Range | None,
+    threads: int,
+    importance: Importance | None,
+) -> tuple[StoredTile, kernels.ErrorSums]:
+    """The errors on record are those of the weights turned back, as readers give them."""
+    turned, block = _turned(tensor, matrix, threads)
+    if importance is not None:
+        # Of inputs without correlation, H D spreads the sum of each block over all of its channels.
+        importance = np.repeat(importance.reshape(-1, block).mean(1, dtype=np.float32), block)
+    weights = Weights(turned, "F32", importance, value_range, threads)
+    stored, _, weighted = methods.fit(weights, tensor.treatment)
+    methods.decode(stored, tensor, threads, turned)
+    kernels.unrotate(turned, ROTATION_SEED, block, threads)
+    dtype = cast(Dtype, tensor.source.dtype)
+    errors = kernels.measure(matrix, turned, dtype=dtype, threads=threads)
+    return _with_rho(replace(stored, relmse=errors.rel_mse), weighted), errors
+
+
+def _with_rho(stored: StoredTile, weighted: kernels.ErrorSums | None) -> StoredTile:
+    return stored if weighted is None else replace(stored, rho=weighted.rel_mse)
+
+
+def _turned(
+    tensor: TensorPlan, matrix: npt.NDArray[np.generic], threads: int
+) -> tuple[npt.NDArray[np.float32], int]:
+    """The weights rotated, and the block; zeros, which miss every gate, where their sums could leave
+    float32. Raises NonFiniteWeights with the place before it."""
+    dtype = cast(Dtype, tensor.source.dtype)
+    low, high = kernels.value_range(matrix, dtype=dtype, threads=threads)
+    block = kernels.rotation_block(tensor.cols)
+    if max(-low, high) >= _LARGEST / block**0.5:
+        return np.zeros(matrix.shape, np.float32), block
+    turned = kernels.widen(matrix, dtype)
+    kernels.rotate(turned, ROTATION_SEED, block, threads)
+    return turned, block
 
 
 def keep_tile(data: npt.NDArray[np.uint8]) -> StoredTile:
     """A raw tile: the source's own bytes."""
-    return StoredTile(data, None, None, None, google_crc32c.value(data))
+    return StoredTile(data)
 
 
 def tile_range(
     tensor: TensorPlan, tile: Tile, matrix: npt.NDArray[np.generic], threads: int
 ) -> Range:
-    """Smallest and largest weight of a tile."""
-    dtype = cast(Literal["BF16", "F16", "F32"], tensor.source.dtype)
+    """Smallest and largest weight of a tile, as they are quantized."""
+    dtype = cast(Dtype, tensor.source.dtype)
     try:
+        if tensor.rotated:
+            return kernels.value_range(_turned(tensor, matrix, threads)[0], dtype="F32")
         return kernels.value_range(matrix, dtype=dtype, threads=threads)
     except kernels.NonFiniteWeights as error:
         raise _non_finite(tensor, tile, error) from None

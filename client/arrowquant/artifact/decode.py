@@ -1,28 +1,20 @@
-"""Codes back to weights, in NumPy.
-
-    affine_u   w = scale * q + min
-    sym_s      w = scale * (q - 2^(bits - 1))
-
-in float32, scale and min being float16 values widened. The product is exact and the sum is
-rounded once, so every correct reader gives the same bits.
-"""
+"""Packed codes to numbers, in NumPy; what the numbers mean is in `codecs`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from arrowquant.artifact.parts import Tile
+Levels = tuple[float, ...]  #: the number that each code stands for
 
 BLOCK_WEIGHTS = 2**18  #: weights decoded at a time: 1 MiB of float32, which stays in cache
 
 # The float32 weights of one byte seen as one item, so that one look-up gives them all.
-_ITEM: dict[int, str] = {1: "V32", 2: "c16", 4: "c8"}
+_ITEM: dict[int, str] = {1: "V32", 2: "c16", 4: "c8", 8: "f4"}
 
 
 def blocks(rows: int, cols: int, limit: int = BLOCK_WEIGHTS) -> Iterator[tuple[int, int]]:
@@ -32,47 +24,31 @@ def blocks(rows: int, cols: int, limit: int = BLOCK_WEIGHTS) -> Iterator[tuple[i
         yield start, min(start + step, rows)
 
 
-def decode_rows(tile: Tile, start: int, stop: int, out: NDArray[np.float32]) -> None:
-    """Decode rows [start, stop) of a quantized tile into a C-contiguous (rows, cols) array."""
-    assert tile.scales is not None
-    zero = 0 if tile.codec == "affine_u" else 1 << (tile.bits - 1)
-    _unpack(tile.codes[start:stop], tile.bits, zero, out)
-    groups, cols = tile.groups, tile.cols
-    if tile.group_size < 0:
-        out *= np.float32(tile.scales[0])
-        if tile.mins is not None:
-            out += np.float32(tile.mins[0])
-        return
-    size = tile.group_size or cols
-    whole = cols // size
-    body = out[:, : whole * size].reshape(stop - start, whole, size)
-    tail = out[:, whole * size :]
-    for halves, apply in ((tile.scales, np.multiply), (tile.mins, np.add)):
-        if halves is None:
-            continue
-        each = halves[start * groups : stop * groups].astype(np.float32)
-        each = each.reshape(stop - start, groups)
-        apply(body, each[:, :whole, None], out=body)
-        if whole < groups:
-            apply(tail, each[:, whole:], out=tail)
+@lru_cache(maxsize=32)
+def counting(bits: int, zero: int) -> Levels:
+    """The levels q - zero."""
+    return tuple(float(q - zero) for q in range(1 << bits))
 
 
-def _unpack(codes: NDArray[np.uint8], bits: int, zero: int, out: NDArray[np.float32]) -> None:
-    """q - zero as float32. Wide rows are taken in pieces, so temporary memory stays small."""
+def unpack(codes: NDArray[np.uint8], bits: int, levels: Levels, out: NDArray[np.float32]) -> None:
+    """The levels of packed codes (rows, stride), written to (rows, cols).
+
+    Wide rows are taken in pieces, so temporary memory stays small.
+    """
     rows, cols = out.shape
     step = max(8, BLOCK_WEIGHTS // rows // 8 * 8)  # eight codes end on a byte at any width
     for left in range(0, cols, step):
         right = min(left + step, cols)
         piece = codes[:, left * bits // 8 : (right * bits + 7) // 8]
-        _unpack_piece(piece, bits, zero, out[:, left:right])
+        _unpack_piece(piece, bits, levels, out[:, left:right])
 
 
-def _unpack_piece(codes: NDArray[np.uint8], bits: int, zero: int, out: NDArray[np.float32]) -> None:
+def _unpack_piece(
+    codes: NDArray[np.uint8], bits: int, levels: Levels, out: NDArray[np.float32]
+) -> None:
     cols = out.shape[1]
-    if bits == 8:
-        np.subtract(codes, np.float32(zero), out=out, dtype=np.float32)
-    elif bits in _ITEM:
-        table = _table(bits, zero)
+    if bits in _ITEM:
+        table = _table(bits, levels)
         # A byte is always inside the table: mode "clip" only spares NumPy a slow check.
         if out.flags.c_contiguous and cols * bits == 8 * codes.shape[1]:
             np.take(table, codes, out=out.view(table.dtype), mode="clip")
@@ -80,10 +56,12 @@ def _unpack_piece(codes: NDArray[np.uint8], bits: int, zero: int, out: NDArray[n
             values = np.take(table, codes, mode="clip").view(np.float32)
             np.copyto(out, values[:, :cols])
     else:
-        _unpack_words(codes, bits, zero, out)
+        _unpack_words(codes, bits, levels, out)
 
 
-def _unpack_words(codes: NDArray[np.uint8], bits: int, zero: int, out: NDArray[np.float32]) -> None:
+def _unpack_words(
+    codes: NDArray[np.uint8], bits: int, levels: Levels, out: NDArray[np.float32]
+) -> None:
     """Any width: eight codes are `bits` bytes, read as one 64-bit word."""
     rows, cols = out.shape
     words = -(-cols // 8)
@@ -94,18 +72,19 @@ def _unpack_words(codes: NDArray[np.uint8], bits: int, zero: int, out: NDArray[n
     for byte in range(bits):
         word |= lanes[:, :, byte].astype(np.uint64) << np.uint64(8 * byte)
     mask = np.uint64((1 << bits) - 1)
+    table = np.array(levels, np.float32)
     for lane in range(8):
         target = out[:, lane::8]
-        values = (word >> np.uint64(lane * bits)) & mask
-        np.subtract(values[:, : target.shape[1]].astype(np.float32), np.float32(zero), out=target)
+        values = ((word >> np.uint64(lane * bits)) & mask).astype(np.intp)
+        np.copyto(target, np.take(table, values[:, : target.shape[1]], mode="clip"))
 
 
 @lru_cache(maxsize=32)
-def _table(bits: int, zero: int) -> NDArray[Any]:
+def _table(bits: int, levels: Levels) -> NDArray[Any]:
     """For every byte, the float32 values of its codes, lowest bits first."""
     byte = np.arange(256)[:, None]
     codes = (byte >> np.arange(0, 8, bits)) & ((1 << bits) - 1)
-    values = (codes - zero).astype(np.float32)
+    values = np.ascontiguousarray(np.array(levels, np.float32)[codes])
     return values.view(_ITEM[bits]).reshape(256)
 
 

@@ -1,7 +1,7 @@
 """The outside of an Arrow IPC file, checked before Arrow is asked to read it.
 
 Arrow checks the structure of what it reads, but it would also inflate compressed buffers to
-whatever size they announce, swap foreign byte orders, and hand fields to extension types. Version 1
+whatever size they announce, swap foreign byte orders, and hand fields to extension types. Our
 parts have none of that, nor dictionaries; all of it is refused here from the flatbuffer metadata
 alone, so that reading takes no more memory than the file has bytes.
 """
@@ -86,7 +86,7 @@ class _Table:
 
 
 class Envelope:
-    """The outside of a part. Raises invalid_artifact for what version 1 does not allow.
+    """The outside of a part. Raises invalid_artifact for what the format does not allow.
 
     stream   seekable, of `size` bytes; only the footer and the metadata of batches are read
     columns  how many the schema may have; None: as many as a part
@@ -104,7 +104,7 @@ class Envelope:
         rows: tuple[int, int] = (1, 1),
     ) -> None:
         self._stream, self._where, self._rows = stream, where, rows
-        self._columns = len(schema.COLUMNS) if columns is None else columns
+        self._columns = schema.MAX_COLUMNS if columns is None else columns
         try:
             self._open(size)
         except _DAMAGE as error:
@@ -170,7 +170,7 @@ class Envelope:
         if root.number(_MESSAGE_BODY, "<q") != body:
             raise invalid("its two lengths disagree", **where, byte=offset)
         if header.slot(_BATCH_COMPRESSION) is not None:
-            raise invalid("its buffers are compressed, which version 1 does not allow", **where)
+            raise invalid("its buffers are compressed, which the format does not allow", **where)
         rows = header.number(_BATCH_ROWS, "<q")
         if not self._rows[0] <= rows <= self._rows[1]:
             most = f"at most {self._rows[1]}" if self._rows[1] > 1 else "not 1"
@@ -185,7 +185,7 @@ class Envelope:
 
 
 def check_envelope(path: Path, where: dict[str, Any]) -> None:
-    """Raise invalid_artifact unless the file and every batch in it is as version 1 has them."""
+    """Raise invalid_artifact unless the file and every batch in it is as the format has them."""
     with path.open("rb") as stream:
         envelope = Envelope(stream, path.stat().st_size, where)
         for number in range(envelope.batches):
@@ -197,12 +197,12 @@ def _check_schema(found: _Table | None, columns: int, where: dict[str, Any]) -> 
     if found is None or found.number(_SCHEMA_ENDIANNESS, "<h"):
         raise invalid("its schema is missing or of another byte order", **where)
     fields = found.tables(_SCHEMA_FIELDS, columns)
-    items = [item for field in fields for item in field.tables(_FIELD_CHILDREN, 1)]
+    items = [item for field in fields for item in field.tables(_FIELD_CHILDREN, 3)]
     for field in fields + items:
         if field.slot(_FIELD_METADATA) is not None or field.slot(_FIELD_DICTIONARY) is not None:
             raise invalid("a column has a dictionary or metadata (an extension type?)", **where)
     if any(item.vector(_FIELD_CHILDREN)[1] for item in items):
-        raise invalid("its columns are nested deeper than lists of numbers", **where)
+        raise invalid("its columns are nested deeper than lists of numbers and records", **where)
 
 
 def _damaged(error: Exception, where: dict[str, Any]) -> ArtifactError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from arrowquant.artifact import schema
+from arrowquant.artifact.codecs import CODECS, RAW
 from arrowquant.errors import ArtifactError
 
 _REPORT_NAME = re.compile(r"report(-[0-9]{5,9})?\.json", re.ASCII)
@@ -64,6 +65,7 @@ class Manifest:
     """A checked manifest; `raw` is the JSON as it was read."""
 
     raw: dict[str, Any]
+    version: int
     parts: tuple[PartEntry, ...]
     tensors: dict[str, TensorEntry] = field(default_factory=dict)
 
@@ -101,11 +103,12 @@ def read_manifest(folder: Path) -> Manifest:
     raw, _ = read_json(folder / schema.MANIFEST, schema.MAX_MANIFEST_BYTES)
     if raw.get("format") != schema.FORMAT:
         raise invalid(f"format is {raw.get('format')!r:.60}, not {schema.FORMAT!r}")
-    if raw.get("format_version") != schema.FORMAT_VERSION:
+    version = raw.get("format_version")
+    if type(version) is not int or version not in schema.READABLE:
+        known = " and ".join(map(str, schema.READABLE))
         raise ArtifactError(
             "unsupported_version",
-            f"format version {raw.get('format_version')!r:.40}; this reader knows version "
-            f"{schema.FORMAT_VERSION}",
+            f"format version {version!r:.40}; this reader knows versions {known}",
             "Install a newer arrowquant.",
         )
     parts = tuple(_part(n, e) for n, e in enumerate(_list(raw, "parts", schema.MAX_PARTS)))
@@ -113,11 +116,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise invalid("a part is listed twice", file=schema.MANIFEST)
     tensors: dict[str, TensorEntry] = {}
     for number, entry in enumerate(_list(raw, "tensors", schema.MAX_TENSORS)):
-        tensor = _tensor(number, entry, len(parts))
+        tensor = _tensor(number, entry, len(parts), version)
         if tensor.name in tensors:
             raise invalid("the tensor is listed twice", tensor=tensor.name)
         tensors[tensor.name] = tensor
-    return Manifest(raw, parts, _with_ties(raw.get("tied"), tensors))
+    return Manifest(raw, version, parts, _with_ties(raw.get("tied"), tensors))
 
 
 def report_name(entry: Any) -> str:
@@ -151,7 +154,7 @@ def _part(number: int, entry: Any) -> PartEntry:
     return PartEntry(name, nbytes, sha256, batches if _natural(batches) else None)
 
 
-def _tensor(number: int, entry: Any, parts: int) -> TensorEntry:
+def _tensor(number: int, entry: Any, parts: int, version: int) -> TensorEntry:
     where: dict[str, Any] = {"file": schema.MANIFEST, "entry": number}
     if not isinstance(entry, dict):
         raise invalid("a tensor is not an object", **where)
@@ -166,10 +169,11 @@ def _tensor(number: int, entry: Any, parts: int) -> TensorEntry:
         raise invalid("shape is not made of whole numbers of a sensible size", **where)
     if not isinstance(dtype, str) or dtype not in schema.DTYPE_BITS:
         raise invalid(f"dtype {dtype!r:.40} is not known", **where)
-    if not isinstance(codec, str) or codec not in schema.CODECS:
-        raise invalid(f"codec {codec!r:.40} is not known", "Install a newer arrowquant.", **where)
+    if not isinstance(codec, str) or not _known(codec, version):
+        detail = f"codec {codec!r:.40} is not known in version {version}"
+        raise invalid(detail, "Install a newer arrowquant.", **where)
     bits, group_size = entry.get("bits", 0), entry.get("group_size", 0)
-    if not _natural(bits) or (bits != 0 if codec == "raw" else not 1 <= bits <= 8):
+    if not _natural(bits) or (bits != 0 if codec == RAW else not 1 <= bits <= 8):
         raise invalid(f"{bits!r:.20} bits do not go with codec {codec}", **where)
     if type(group_size) is not int or not schema.PER_TENSOR <= group_size < 2**31:
         raise invalid(f"group_size {group_size!r:.40} is not possible", **where)
@@ -186,6 +190,10 @@ def _tensor(number: int, entry: Any, parts: int) -> TensorEntry:
         _tiles(entry.get("part_tiles"), parts, where),
         _text(entry, "tied_to") or None,
     )
+
+
+def _known(codec: str, version: int) -> bool:
+    return codec == RAW or (codec in CODECS and CODECS[codec].version <= version)
 
 
 def _tiles(value: Any, parts: int, where: dict[str, Any]) -> tuple[tuple[int, int], ...] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +10,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from arrowquant.artifact import schema
+from arrowquant.artifact import rotation, schema
+from arrowquant.artifact.codecs import CODECS, RAW
 from arrowquant.artifact.envelope import check_envelope
 from arrowquant.artifact.manifest import PartEntry, TensorEntry, invalid
+from arrowquant.artifact.rotation import Rotation
+from arrowquant.artifact.tile import Tile
 from arrowquant.errors import ArtifactError
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Some rows of a tensor as they are stored. The arrays are views of the mapped file.
-
-    codes   uint8 (rows, row stride)
-    scales  float16 (rows * groups), or one value, or None for raw
-    mins    the same, or None
-    """
-
-    tensor: str
-    tile_index: int
-    row_start: int
-    rows: int
-    cols: int
-    shape: tuple[int, ...]
-    dtype: str
-    role: str
-    codec: str
-    bits: int
-    group_size: int
-    codes: NDArray[np.uint8]
-    scales: NDArray[np.float16] | None
-    mins: NDArray[np.float16] | None
-    relmse: float | None
-    crc32c: int
-    where: dict[str, Any]
-
-    @property
-    def groups(self) -> int:
-        """Scales per row (1 when the tensor has one scale in all)."""
-        return -(-self.cols // self.group_size) if self.group_size > 0 else 1
-
-    @property
-    def stored_bytes(self) -> int:
-        halves = (self.scales, self.mins)
-        return self.codes.nbytes + sum(part.nbytes for part in halves if part is not None)
-
-
 class Part:
-    """An open part. Batches are read one at a time, without copying."""
+    """An open part of an artifact of this version. Batches are read one at a time, without copying."""
 
-    def __init__(self, folder: Path, entry: PartEntry) -> None:
+    def __init__(self, folder: Path, entry: PartEntry, version: int) -> None:
         path = folder / entry.name
         self.entry = entry
+        self._scalars = [name for name, _ in schema.COLUMNS[version] if name not in schema.LARGE]
         self._where: dict[str, Any] = {"part": entry.name}
         self._lock = threading.Lock()
         try:
@@ -80,7 +45,7 @@ class Part:
         try:
             self._reader = pa.ipc.open_file(self._file)
             self.batches: int = self._reader.num_record_batches
-            _check_schema(self._reader.schema, self._where)
+            _check_schema(self._reader.schema, version, self._where)
             if entry.batches is not None and entry.batches != self.batches:
                 raise invalid(
                     f"{self.batches} batches, the manifest says {entry.batches}", **self._where
@@ -105,31 +70,38 @@ class Part:
         """Batch `number`, which must be a tile of this tensor (its stored name, if tied)."""
         batch, where = self._batch(number)
         where = where | {"tensor": tensor.name[:200]}
-        value = {name: _scalar(batch, name, where) for name, _ in _SCALARS}
+        value = {name: _scalar(batch, name, where) for name in self._scalars}
+        turned = _rotation(value, tensor, where)
         _check_fields(value, tensor, where)
-        rows, stride = int(value["rows"]), int(value["row_stride_bytes"])
+        shape = _Shape(value, tensor)
+        if tensor.codec != RAW and (wrong := CODECS[tensor.codec].problem(shape)):
+            raise invalid(wrong, **where)
         # Large values stay where they are: as views, never as Python objects.
         codes = np.frombuffer(_large(batch, "codes"), np.uint8)
-        if codes.size != rows * stride:
-            raise invalid(f"{codes.size} bytes of codes for {rows} rows of {stride} bytes", **where)
+        stride = int(value["row_stride_bytes"])
+        if codes.size != shape.rows * stride:
+            detail = f"{codes.size} bytes of codes for {shape.rows} rows of {stride} bytes"
+            raise invalid(detail, **where)
         return Tile(
             tensor=value["tensor"],
             tile_index=value["tile_index"],
             row_start=value["row_start"],
-            rows=rows,
-            cols=value["cols"],
+            rows=shape.rows,
+            cols=shape.cols,
             shape=tensor.shape,
             dtype=tensor.dtype,
             role=value["role"],
             codec=tensor.codec,
             bits=tensor.bits,
             group_size=tensor.group_size,
-            codes=codes.reshape(rows, stride),
-            scales=_halves(batch, "scales", value, tensor, where),
-            mins=_halves(batch, "mins", value, tensor, where),
+            codes=codes.reshape(shape.rows, stride),
             relmse=value["relmse"],
             crc32c=value["crc32c"],
             where=where,
+            scale_bits=shape.scale_bits,
+            rotation=turned,
+            rho=value.get("rho"),
+            **_arrays(batch, shape, tensor, where),
         )
 
     def _batch(self, number: int) -> tuple[Any, dict[str, Any]]:
@@ -147,18 +119,24 @@ class Part:
         return batch, where
 
 
-_SCALARS = [c for c in schema.COLUMNS if c[0] not in ("codes", "scales", "mins")]
+class _Shape:
+    """What a tile says of itself, as codecs want to know it."""
+
+    def __init__(self, value: dict[str, Any], tensor: TensorEntry) -> None:
+        self.rows, self.cols = int(value["rows"]), int(value["cols"])
+        self.bits, self.group_size = tensor.bits, tensor.group_size
+        self.scale_bits = int(value.get("scale_bits") or 0)
 
 
-def _check_schema(found: Any, where: dict[str, Any]) -> None:
-    version = (found.metadata or {}).get(schema.METADATA_KEY)
-    if version != str(schema.FORMAT_VERSION).encode():
-        raise invalid(f"schema metadata says format {version!r:.40}", **where)
+def _check_schema(found: Any, version: int, where: dict[str, Any]) -> None:
+    said = (found.metadata or {}).get(schema.METADATA_KEY)
+    if said != str(version).encode():
+        raise invalid(f"schema metadata says format {said!r:.40}, expected {version}", **where)
     names = tuple((f.name, schema.type_name(f.type)) for f in found)
-    if names != schema.COLUMNS:
-        odd = sorted({f"{n}: {t}"[:80] for n, t in set(names) ^ set(schema.COLUMNS)})
+    if names != schema.COLUMNS[version]:
+        odd = sorted({f"{n}: {t}"[:80] for n, t in set(names) ^ set(schema.COLUMNS[version])})
         what = f"these differ: {', '.join(odd[:6])}" if odd else "their order differs"
-        raise invalid(f"the columns are not those of version 1; {what}", **where)
+        raise invalid(f"the columns are not those of version {version}; {what}", **where)
     if any(field.metadata for field in found):
         raise invalid("a column carries metadata (an extension type?)", **where)
 
@@ -203,25 +181,60 @@ def _large(batch: Any, name: str) -> Any:
     return batch.column(name)[0].as_buffer() or b""
 
 
-def _halves(
-    batch: Any, name: str, value: dict[str, Any], tensor: TensorEntry, where: dict[str, Any]
-) -> NDArray[np.float16] | None:
-    scalar = batch.column(name)[0]
-    wanted = tensor.codec == "affine_u" or (tensor.codec == "sym_s" and name == "scales")
-    if scalar.is_valid != wanted:
-        what = "present" if scalar.is_valid else "missing"
-        raise invalid(f"{name} is {what} for codec {tensor.codec}", **where)
-    if not wanted:
+def _rotation(value: dict[str, Any], tensor: TensorEntry, where: dict[str, Any]) -> Rotation | None:
+    found = value.get("rotation")
+    if found is None:
         return None
+    if tensor.codec == RAW or any(part is None for part in found.values()):
+        raise invalid(f"a rotation that is not possible with codec {tensor.codec}", **where)
+    turned = Rotation(found["kind"], found["block"], found["seed"])
+    if wrong := rotation.problem(turned, value["cols"]):
+        raise invalid(wrong, **where)
+    return turned
+
+
+def _arrays(
+    batch: Any, shape: _Shape, tensor: TensorEntry, where: dict[str, Any]
+) -> dict[str, NDArray[Any] | None]:
+    """The views that a tile of this codec has, and None for those it has not."""
+    wanted: dict[str, int] = {}
+    if tensor.codec != RAW:
+        items = CODECS[tensor.codec].items
+        wanted = {name: count(shape) for name, count in items.items()}
+    found: dict[str, NDArray[Any] | None] = {}
+    for name in sorted(schema.LARGE - {"codes"}):
+        scalar = batch.column(name)[0] if name in batch.schema.names else None
+        present = scalar is not None and scalar.is_valid
+        if present and name in _OPTIONAL and tensor.codec != RAW:
+            wanted[name] = shape.cols if name == "col_scale" else shape.rows
+        if present != (name in wanted):
+            what = "present" if present else "missing"
+            raise invalid(f"{name} is {what} for codec {tensor.codec}", **where)
+        found[name] = _view(scalar, name, wanted[name], where) if present else None
+    _check_factors(found["col_scale"], where)
+    return found
+
+
+# Beside what the codec has.
+_OPTIONAL = ("col_scale", "bias_correction")
+
+
+def _view(scalar: Any, name: str, count: int, where: dict[str, Any]) -> NDArray[Any]:
+    if name.endswith("_codes"):
+        codes = np.frombuffer(scalar.as_buffer() or b"", np.uint8)
+        if codes.size != count:
+            raise invalid(f"{codes.size} bytes of {name}, need {count}", **where)
+        return codes
     items = scalar.values
-    group = tensor.group_size
-    count = 1
-    if group != schema.PER_TENSOR:
-        count = int(value["rows"]) * (-(-int(value["cols"]) // group) if group else 1)
     if len(items) != count or items.null_count:
         raise invalid(f"{len(items)} {name} ({items.null_count} null), need {count}", **where)
-    array: NDArray[np.float16] = items.to_numpy(zero_copy_only=True)
+    array: NDArray[Any] = items.to_numpy(zero_copy_only=True)
     return array
+
+
+def _check_factors(factors: NDArray[Any] | None, where: dict[str, Any]) -> None:
+    if factors is not None and not (np.isfinite(factors) & (factors != 0)).all():
+        raise invalid("col_scale holds a factor that cannot be divided by", **where)
 
 
 def _brief(error: BaseException) -> str:

@@ -19,8 +19,9 @@ from arrowquant.artifact.manifest import (
     read_manifest,
     report_name,
 )
-from arrowquant.artifact.parts import Part, Tile
+from arrowquant.artifact.parts import Part
 from arrowquant.artifact.tensor import QuantizedTensor
+from arrowquant.artifact.tile import Tile
 from arrowquant.artifact.verify import verify
 from arrowquant.errors import ArtifactError, TensorNotFound
 
@@ -170,7 +171,8 @@ class Artifact(Mapping[str, QuantizedTensor]):
             if self._closed:
                 raise ArtifactError("closed", "the artifact was closed")
             if number not in self._parts:
-                self._parts[number] = Part(self.folder, self.parts[number])
+                entry = self.parts[number]
+                self._parts[number] = Part(self.folder, entry, self._manifest.version)
             return self._parts[number]
 
     def tiles_of(self, tensor: TensorEntry) -> tuple[Tile, ...]:
@@ -211,6 +213,8 @@ def _check_covering(tensor: TensorEntry, tiles: list[Tile]) -> None:
             raise invalid(f"the tile starts at row {tile.row_start}: it {what}", **tile.where)
         if tile.cols != tiles[0].cols or tile.codes.shape[1] != tiles[0].codes.shape[1]:
             raise invalid("the tile is not as wide as the first", **tile.where)
+        if (tile.scale_bits, tile.rotation) != (tiles[0].scale_bits, tiles[0].rotation):
+            raise invalid("the tile is not coded as the first", **tile.where)
         row += tile.rows
     if tensor.codec == "raw":
         have, need = sum(tile.codes.nbytes for tile in tiles), tensor.nbytes

@@ -1,17 +1,17 @@
-"""The constants of format version 1 (docs/artifact-format.md) and the limits a reader imposes."""
+"""The constants of the format (docs/artifact-format.md) and the limits a reader imposes."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 FORMAT: Final = "arrowquant"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+READABLE: Final = (1, 2)  #: versions that this package reads
 MANIFEST: Final = "manifest.json"
 REPORT: Final = "report.json"
 ACTIVATIONS: Final = "activations.arrow"
 METADATA_KEY: Final = b"arrowquant.format"
 
-CODECS: Final = ("affine_u", "sym_s", "raw")
 BIT_ORDER: Final = "lsb0_dense_row"
 PER_ROW: Final = 0  #: group_size: one group per row
 PER_TENSOR: Final = -1  #: group_size: one scale for the whole tensor
@@ -40,7 +40,7 @@ NUMPY_DTYPE: Final[dict[str, str]] = {
 }  # fmt: skip
 FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
-COLUMNS: Final[tuple[tuple[str, str], ...]] = (
+_COLUMNS_1: Final[tuple[tuple[str, str], ...]] = (
     ("tensor", "string"),
     ("tile_index", "int32"),
     ("row_start", "int64"),
@@ -60,15 +60,38 @@ COLUMNS: Final[tuple[tuple[str, str], ...]] = (
     ("relmse", "float"),
     ("crc32c", "uint32"),
 )
-NULLABLE: Final = frozenset({"scales", "mins", "relmse"})
+COLUMNS: Final[dict[int, tuple[tuple[str, str], ...]]] = {
+    1: _COLUMNS_1,
+    2: (
+        *_COLUMNS_1,
+        ("scale_bits", "int16"),
+        ("scale_codes", "large_binary"),
+        ("min_codes", "large_binary"),
+        ("codebook", "list<float>"),
+        ("rotation", "struct<kind: string, block: int32, seed: int64>"),
+        ("col_scale", "large_list<float>"),
+        ("bias_correction", "large_list<float>"),
+        ("rho", "float"),
+    ),
+}
+MAX_COLUMNS: Final = max(map(len, COLUMNS.values()))
+#: Columns that stay in the file and are seen through views.
+LARGE: Final = frozenset(
+    {"codes", "scales", "mins", "scale_codes", "min_codes", "codebook"}
+    | {"col_scale", "bias_correction"}
+)
+NULLABLE: Final = (LARGE - {"codes"}) | {"relmse", "scale_bits", "rotation", "rho"}
 
 
 def type_name(kind: Any) -> str:
-    """An Arrow type as COLUMNS writes it: the names of list items do not count."""
+    """An Arrow type as COLUMNS writes it: names of list items do not count, nor whether parts of a
+    struct may be null."""
     import pyarrow as pa
 
     if pa.types.is_list(kind):
         return f"list<{kind.value_type}>"
     if pa.types.is_large_list(kind):
         return f"large_list<{kind.value_type}>"
+    if pa.types.is_struct(kind):
+        return f"struct<{', '.join(f'{field.name}: {field.type}' for field in kind)}>"
     return str(kind)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from arrowquant.artifact import decode, schema
+from arrowquant.artifact import codecs, decode, schema
 from arrowquant.artifact.manifest import TensorEntry, invalid
-from arrowquant.artifact.parts import Tile
+from arrowquant.artifact.tile import Tile
 
 RAW_BLOCK_BYTES = 2**20
 
@@ -53,7 +53,7 @@ class QuantizedTensor:
 
     @property
     def codec(self) -> str:
-        """affine_u, sym_s or raw."""
+        """How its codes are to be read, or raw; see docs/artifact-format.md."""
         return self._entry.codec
 
     @property
@@ -168,7 +168,7 @@ def weight_blocks(tiles: tuple[Tile, ...]) -> Iterator[NDArray[np.float32]]:
             if scratch.size < size:
                 scratch = np.empty(size, np.float32)
             block = scratch[:size]
-            decode.decode_rows(tile, start, stop, block.reshape(stop - start, tile.cols))
+            codecs.decode_rows(tile, start, stop, block.reshape(stop - start, tile.cols))
             yield block
 
 

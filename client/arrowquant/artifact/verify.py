@@ -16,9 +16,10 @@ from arrowquant.artifact import schema
 from arrowquant.artifact.fidelity import ErrorSums
 from arrowquant.artifact.findings import Problem, TensorCheck, Verification
 from arrowquant.artifact.manifest import PartEntry
-from arrowquant.artifact.parts import Part, Tile
+from arrowquant.artifact.parts import Part
 from arrowquant.artifact.source import SourceTensor, open_source
 from arrowquant.artifact.tensor import QuantizedTensor, weight_blocks
+from arrowquant.artifact.tile import Tile
 from arrowquant.errors import ArrowQuantError, ArtifactError
 
 _CHUNK = 4 * 2**20

@@ -124,10 +124,12 @@ class ResolvedRecipe(TypedDict):
 
     profile: Literal["edge", "local", "cloud"]
     bits: Literal[2, 3, 4, 8]
-    method: Literal["lsq", "minmax"]
+    method: Literal["lsq", "minmax", "superblock"]
     granularity: Literal["group", "row", "tensor"]
     group_size: int
     symmetric: bool
+    scale_bits: NotRequired[int]
+    rotation: NotRequired[Literal["none", "hadamard"]]
     unbias: float | None
     modality: NotRequired[Literal["text", "code", "image", "audio"] | None]
     rules: list[Rule]

@@ -69,8 +69,8 @@ class SchemeLimits(TypedDict):
 class Scheme(TypedDict):
     """A method with a granularity: any combination of the values listed is accepted, no other.
 
-    `group_sizes` is empty where there are no groups; `unbias` says whether it may be above
-    0.
+    `group_sizes` is empty where there are no groups, `scale_bits` where scales are numbers;
+    `unbias` says whether it may be above 0.
     """
 
     method: str
@@ -78,6 +78,8 @@ class Scheme(TypedDict):
     bits: list[int]
     group_sizes: list[int]
     symmetric: list[bool]
+    scale_bits: list[int]
+    rotations: list[str]
     unbias: bool
 
 

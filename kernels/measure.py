@@ -1,0 +1,54 @@
+"""Error sums of values that were decoded elsewhere, or turned back after they were decoded."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels._jit import kernel
+from kernels.blocks import over_rows
+from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ, ErrorSums, fold_rows
+from kernels.widen import KINDS, Dtype, patterns, widen_row
+
+
+@kernel
+def measure_rows(
+    x: NDArray[np.unsignedinteger], kind: int, v: NDArray[np.float32], sums: NDArray[np.float64]
+) -> None:
+    """Write the sums (rows, COLUMNS) of patterns x and values v, both (rows, cols), see fidelity.
+
+    Weight after weight in float64: the same everywhere.
+    """
+    w = np.empty(x.shape[1], np.float32)
+    for r in range(x.shape[0]):
+        widen_row(x[r], kind, w)
+        w2, e2, wq, q2 = np.float64(0), np.float64(0), np.float64(0), np.float64(0)
+        largest = np.float64(0)
+        for c in range(w.size):
+            a, b = np.float64(w[c]), np.float64(v[r, c])
+            e = a - b
+            w2 += a * a
+            e2 += e * e
+            wq += a * b
+            q2 += b * b
+            largest = max(largest, abs(e))
+        sums[r, W2], sums[r, E2], sums[r, WQ], sums[r, Q2] = w2, e2, wq, q2
+        sums[r, MAX] = largest
+
+
+def measure(
+    x: NDArray[np.generic], decoded: NDArray[np.float32], *, dtype: Dtype, threads: int = 1
+) -> ErrorSums:
+    """How far decoded values are from weights.
+
+    x        (rows, cols) as for engine.quantize, cols >= 1
+    decoded  float32 (rows, cols), C order
+    """
+    rows, cols = x.shape
+    bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
+    sums = np.empty((rows, COLUMNS), np.float64)
+
+    def work(part: slice) -> int:
+        measure_rows(bit_patterns[part], kind, decoded[part], sums[part])
+        return -1
+
+    over_rows(work, rows, cols, threads)
+    return fold_rows(sums, cols)
