@@ -25,20 +25,28 @@ class Budget:
     buffer_bytes: int
 
 
-def budget(plan: JobPlan, unit: Unit, outputs: int, max_memory_bytes: int | None) -> Budget:
-    """Three tiles in flight (one read, one quantized, one written), fewer when memory is short.
+def budget(
+    plan: JobPlan,
+    unit: Unit,
+    outputs: int,
+    max_memory_bytes: int | None,
+    reads_at_once: int = 1,
+) -> Budget:
+    """Three tiles in flight (one read, one quantized, one written), one more for each further read
+    that is under way at once, fewer when memory is short.
 
     What a tile becomes is never larger than the tile, so each counts twice. Outputs are encoded one
     after the other, so more of them need no more tiles; but each has an upload of its own.
     Raises memory_limit_too_small when not even one tile fits beside what the process holds.
     """
+    preferred = PREFERRED_BUFFERS + reads_at_once - 1
     tensors = plan.plans[0].tensors
     tiles = list(plan.tiles(unit))
     largest = max(
         (tile.rows * tensors[tile.tensor].row_bytes for tile in tiles), default=TILE_BYTES
     )
     if max_memory_bytes is None:
-        return Budget(PREFERRED_BUFFERS, largest)
+        return Budget(preferred, largest)
     held = psutil.Process().memory_info().rss - SPARE.nbytes  # those are taken up again
     fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES + _turned_bytes(plan, tiles)
     free = max_memory_bytes - fixed
@@ -52,7 +60,7 @@ def budget(plan: JobPlan, unit: Unit, outputs: int, max_memory_bytes: int | None
             f"need {need}",
             f"Raise max_memory to at least {-(-need // 2**20)} MiB.",
         )
-    return Budget(min(PREFERRED_BUFFERS, fitting), largest)
+    return Budget(min(preferred, fitting), largest)
 
 
 def _turned_bytes(plan: JobPlan, tiles: Sequence[Tile]) -> int:

@@ -54,6 +54,10 @@ class ObjectStore(Protocol):
     no_space.
     """
 
+    @property
+    def reads_at_once(self) -> int:
+        """How many calls of `readinto` under way at once bring more than one after the other."""
+
     def stat(self, key: str) -> ObjectInfo: ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

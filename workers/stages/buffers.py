@@ -49,4 +49,4 @@ class SpareBuffers:
 
 # As many as a unit uses. One for the process, as its other memory: units of a process follow one
 # another.
-SPARE = SpareBuffers(3)
+SPARE = SpareBuffers(4)

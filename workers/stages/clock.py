@@ -1,10 +1,12 @@
 """How long the stages of a unit were busy, and with how many bytes.
 
-They overlap, each in a thread of its own: a stage's seconds say which of them the others wait for.
+They overlap, each in threads of its own: a stage's seconds say which of them the others wait for.
+Of a stage that has several threads they are those of all.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +34,10 @@ class StageTime:
 
 
 class Stages:
-    """The stages of one unit. Each is measured by one thread at a time."""
+    """The stages of one unit, measured from whichever threads they have."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.times: dict[str, StageTime] = {}
 
     @contextmanager
@@ -45,11 +48,12 @@ class Stages:
             yield
         finally:
             seconds = time.perf_counter() - started
-            entry = self.times.setdefault(stage, StageTime(began, began))
-            entry.last = time.time_ns()
-            entry.busy_s += seconds
-            entry.steps += 1
-            entry.nbytes += nbytes
+            with self._lock:
+                entry = self.times.setdefault(stage, StageTime(began, began))
+                entry.last = time.time_ns()
+                entry.busy_s += seconds
+                entry.steps += 1
+                entry.nbytes += nbytes
             counters.stage_seconds.labels(stage).inc(seconds)
 
     def tell(self) -> None:

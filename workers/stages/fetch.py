@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,9 @@ class FetchedTile:
         return typed.reshape(self.tile.rows, tensor.cols)
 
 
+_Begun = tuple[Future[FetchedTile], TensorPlan, Tile, npt.NDArray[np.uint8]]
+
+
 def read_tile(
     store: ObjectStore,
     catalog: Catalog,
@@ -54,10 +58,10 @@ def read_tile(
 
 
 class Prefetcher:
-    """Tiles in order, read by one thread while earlier ones are at work.
+    """Tiles in order, read ahead while earlier ones are at work.
 
-    `buffers` of `buffer_bytes` each are all the memory there is: the reader waits until one is
-    given back with `release`.
+    `buffers` of `buffer_bytes` each are all the memory there is: nothing is read before one is
+    given back with `release`. As many tiles are read at once as the store gains from.
     """
 
     def __init__(
@@ -69,49 +73,63 @@ class Prefetcher:
         buffer_bytes: int,
         stages: clock.Stages,
     ) -> None:
-        self._store, self._catalog, self._tiles, self._stages = store, catalog, tiles, stages
+        self._store, self._catalog, self._stages = store, catalog, stages
+        self._tiles = iter(tiles)
         self._free: queue.SimpleQueue[npt.NDArray[np.uint8] | None] = queue.SimpleQueue()
         self._buffers = SPARE.take(buffers, buffer_bytes)
         for buffer in self._buffers:
             self._free.put(buffer)
-        self._ready: queue.SimpleQueue[FetchedTile | BaseException | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[Future[FetchedTile] | None] = queue.SimpleQueue()
+        self._turn = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(
-            target=logs.in_context(self._run), name="fetch", daemon=True
-        )
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=logs.in_context(self._run), name=f"fetch-{number}", daemon=True)
+            for number in range(max(1, min(store.reads_at_once, buffers - 1)))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __iter__(self) -> Iterator[FetchedTile]:
-        while True:
-            item = self._ready.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        while (item := self._ready.get()) is not None:
+            yield item.result()
 
     def release(self, fetched: FetchedTile) -> None:
         """The tile's bytes are no longer needed."""
         self._free.put(fetched.buffer)
 
     def close(self) -> None:
-        """Stop reading; waits for a read that is under way. Nobody may still have a tile."""
+        """Stop reading; waits for reads that are under way. Nobody may still have a tile."""
         self._closed = True
         self._free.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         SPARE.give(self._buffers)
         self._buffers = []
 
     def _run(self) -> None:
-        try:
-            for tensor, tile in self._tiles:
-                buffer = self._free.get()
-                if buffer is None or self._closed:
-                    return
+        while (begun := self._begin()) is not None:
+            future, tensor, tile, buffer = begun
+            try:
                 with self._stages.measure(clock.FETCH, tile.rows * tensor.row_bytes):
                     data = read_tile(self._store, self._catalog, tensor, tile, buffer)
                 counters.read_bytes.inc(data.nbytes)
-                self._ready.put(FetchedTile(tile, data, buffer))
-            self._ready.put(None)
-        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
-            self._ready.put(error)
+                future.set_result(FetchedTile(tile, data, buffer))
+            except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+                future.set_exception(error)
+                return
+
+    def _begin(self) -> _Begun | None:
+        """The next tile and a buffer for it, one thread at a time: tiles are begun in order."""
+        with self._turn:
+            buffer = self._free.get()
+            if buffer is None or self._closed:
+                self._free.put(None)  # for the other threads
+                return None
+            found = next(self._tiles, None)
+            if found is None:
+                self._free.put(buffer)
+                self._ready.put(None)
+                return None
+            future: Future[FetchedTile] = Future()
+            self._ready.put(future)
+            return future, *found, buffer

@@ -30,6 +30,10 @@ class Metered(ObjectStore):
         with self._lock:
             return self._written
 
+    @property
+    def reads_at_once(self) -> int:
+        return self._store.reads_at_once
+
     def read(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
         data = self._store.read(key, start, stop, etag)
         self._count(len(data))

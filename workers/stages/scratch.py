@@ -32,6 +32,10 @@ class Scratch(ObjectStore):
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
+    @property
+    def reads_at_once(self) -> int:
+        return self._store.reads_at_once
+
     def create(self, key: str) -> Upload:
         return Discarded(key)
 

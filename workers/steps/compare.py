@@ -95,7 +95,8 @@ def _work(
 ) -> Work:
     """The unit's tensors as they were made in the end."""
     tensors = {p.tensor: _as_made(plan.plans[0].tensors[p.tensor], rows) for p in unit.pieces}
-    return Work(plan, unit, {0: tensors}, context.source, budget(plan, unit, 1, memory), threads)
+    limit = budget(plan, unit, 1, memory, context.source.reads_at_once)
+    return Work(plan, unit, {0: tensors}, context.source, limit, threads)
 
 
 def _as_made(tensor: TensorPlan, rows: list[TensorRow]) -> TensorPlan:

@@ -124,7 +124,7 @@ def _work(
         }
         for output, levels in todo.items()
     }
-    limit = budget(plan, unit, len(outputs), memory)
+    limit = budget(plan, unit, len(outputs), memory, context.source.reads_at_once)
     return Work(plan, unit, outputs, context.source, limit, threads)
 
 

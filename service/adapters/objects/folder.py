@@ -71,6 +71,10 @@ class FolderStore:
         self._confined = confined
         self._files = PerProcess(_OpenFiles)
 
+    @property
+    def reads_at_once(self) -> int:
+        return 1
+
     def __repr__(self) -> str:
         return f"FolderStore({str(self._root)!r})"
 

@@ -7,7 +7,6 @@ here, from where it broke. Reads name the ETag, so that a changed object is an e
 from __future__ import annotations
 
 import http.client
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -15,8 +14,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from service.adapters.objects import keys
+from service.adapters.objects.pace import Pace
 from service.adapters.objects.process import ContextPool, PerProcess
 from service.adapters.objects.s3_errors import changed, translated, unavailable
+from service.adapters.objects.s3_signed import CONTENT_RANGE, SignedReads
 from service.adapters.objects.s3_upload import S3Upload
 from service.domain.catalog import ObjectInfo
 from service.domain.errors import ArrowQuantError
@@ -24,13 +25,16 @@ from service.domain.errors import ArrowQuantError
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-CONNECTIONS = 4
-MIN_RANGE = 2 * 2**20
+# Of one process to one store: into as many ranges a read may be cut, for each of the reads that are
+# under way at once.
+RANGES = 8
+FIRST_RANGES = 4
+READS_AT_ONCE = 2
+CONNECTIONS = READS_AT_ONCE * RANGES
+WRITE_CONNECTIONS = 4
 STREAM_CHUNK = 8 * 2**20
 BODY_ATTEMPTS = 4
 MAX_UPLOADS = 100_000
-
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)")
 
 
 class S3Store:
@@ -49,8 +53,14 @@ class S3Store:
         self._bucket, self._prefix, self._name = bucket, prefix, name
         self._within = tuple(within)
         self._clients = PerProcess(make_client)
-        self._readers = PerProcess(lambda: ContextPool(CONNECTIONS, "s3-read"))
-        self._writers = PerProcess(lambda: ContextPool(CONNECTIONS, "s3-write"))
+        self._signed = PerProcess(lambda: SignedReads(self._clients.get(), bucket))
+        self._pace = Pace(RANGES, FIRST_RANGES)
+        self._readers = PerProcess(lambda: ContextPool(CONNECTIONS - READS_AT_ONCE, "s3-read"))
+        self._writers = PerProcess(lambda: ContextPool(WRITE_CONNECTIONS, "s3-write"))
+
+    @property
+    def reads_at_once(self) -> int:
+        return READS_AT_ONCE
 
     def __repr__(self) -> str:
         return f"S3Store({self._bucket!r}, {self._prefix!r})"
@@ -60,6 +70,7 @@ class S3Store:
         for pool in (self._readers.pop(), self._writers.pop()):
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
+        self._signed.pop()
         client = self._clients.pop()
         if client is not None:
             client.close()
@@ -88,7 +99,7 @@ class S3Store:
 
     def readinto(self, key: str, start: int, buffer: memoryview, etag: str) -> None:
         buffer = buffer.cast("B")
-        parts = max(1, min(CONNECTIONS, len(buffer) // MIN_RANGE))
+        parts, began = self._pace.ranges(len(buffer)), time.monotonic()
         borders = [len(buffer) * number // parts for number in range(parts + 1)]
         jobs = [(start + begin, buffer[begin:end]) for begin, end in pairwise(borders)]
         running: list[Future[None]] = [
@@ -101,6 +112,7 @@ class S3Store:
             wait(running)  # nobody may write to the caller's buffer after this call
         for future in running:
             future.result()
+        self._pace.took(parts, len(buffer), time.monotonic() - began)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
         from botocore.exceptions import ClientError
@@ -189,6 +201,16 @@ class S3Store:
     def _get(self, key: str, start: int, buffer: memoryview, etag: str | None) -> int:
         """One ranged GET into the buffer; how many bytes came."""
         stop = start + len(buffer)
+        body = self._signed.get().open(self._full(key), start, stop, etag)
+        if body is None:
+            body = self._ask(key, start, stop, etag)
+        try:
+            return _receive(body, buffer)
+        finally:
+            body.close()
+
+    def _ask(self, key: str, start: int, stop: int, etag: str | None) -> Any:
+        """The body of a range as boto3 gets it: with retries, and errors that say what is wrong."""
         condition: Any = {"IfMatch": f'"{etag}"'} if etag is not None else {}
         response = self._clients.get().get_object(
             Bucket=self._bucket,
@@ -199,15 +221,16 @@ class S3Store:
         body: Any = response["Body"]
         try:
             self._check_answer(key, start, stop, etag, response)
-            return _receive(body, buffer)
-        finally:
+        except BaseException:
             body.close()
+            raise
+        return body
 
     def _check_answer(self, key: str, start: int, stop: int, etag: str | None, answer: Any) -> None:
         where = self._where(key)
         if etag is not None and answer["ETag"].strip('"') != etag:
             raise changed("its ETag differs", where)
-        match = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+        match = CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
         status = answer["ResponseMetadata"]["HTTPStatusCode"]
         if status != 206 or match is None or int(match[1]) != start:
             raise unavailable("it does not answer ranged requests as S3 does", where)
