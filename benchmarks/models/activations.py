@@ -51,6 +51,7 @@ class Observed:
         self.now = 0
         self.seen: dict[str, dict[int, Seen]] = {}
         self.moments: dict[str, Tensor] = {}
+        self.channel_max: dict[str, Tensor] = {}
 
     def at(self, t: int) -> None:
         """From now on it is time t."""
@@ -87,6 +88,8 @@ def observing(model: nn.Module) -> Iterator[Observed]:
             moment = flat.T @ flat
             found.moments[name] = found.moments.get(name, 0) + moment
             if LAYERS.search(name):
+                most = flat.abs().amax(0)
+                found.channel_max[name] = most.maximum(found.channel_max.get(name, most))
                 found.seen.setdefault(name, {}).setdefault(found.now, Seen()).take(x)
 
         return take

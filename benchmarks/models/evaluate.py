@@ -11,14 +11,17 @@ import argparse
 import json
 import re
 import sys
+import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.models import activations, datasets, folder, ours, reference
+from benchmarks.models import activations, datasets, folder, ours, reference, smoothing
 from benchmarks.models.rows import Row, rows
 from benchmarks.models.sampled import SampledTask
 from benchmarks.models.written import WrittenTask
@@ -30,6 +33,16 @@ CALIBRATION = {"dit-digits": 400, "dream-glosses": 128, "dit-speech": 400}
 CALIBRATION_STEPS = 40
 
 
+@dataclass
+class Variant:
+    """A model's weights before quantization; smoothed by `divisors`, if any."""
+
+    state: dict[str, Tensor]
+    divisors: dict[str, Tensor] = field(default_factory=dict)
+    observed: activations.Observed | None = None
+    quantized: dict[str, ours.Quantized] = field(default_factory=dict)
+
+
 class Bench:
     """A model that rows are tried on."""
 
@@ -37,18 +50,19 @@ class Bench:
         self.name = name
         self.task = task
         self.transformer = transformer
-        self._observed: activations.Observed | None = None
-        self._quantized: dict[str, ours.Quantized] = {}
+        self._variants: dict[float, Variant] = {0.0: Variant(task.state)}
 
     def run(self, row: Row) -> dict[str, Any]:
         """A row's rates and metrics."""
         began = time.process_time()
-        weights = self._weights(row)
+        acts = row.activations or {}
+        variant = self._variant(acts.get("smooth", 0.0))
+        weights = self._weights(variant, row)
         quantized_s = time.process_time() - began
-        model = self.task.model(self.task.state if weights is None else weights.state)
-        if row.activations:
-            mode, bits = row.activations["mode"], row.activations["bits"]
-            quantizer = activations.Quantizer(model, self.observed, mode, bits)
+        model = self._model(variant, variant.state if weights is None else weights.state)
+        if acts:
+            observed = self._observed(variant)
+            quantizer = activations.Quantizer(model, observed, acts["mode"], acts["bits"])
             measured = self.task.measure(model, quantizer.at)
         else:
             measured = self.task.measure(model)
@@ -61,46 +75,63 @@ class Bench:
         cpu = {"quantize_cpu_s": quantized_s, "cpu_s": time.process_time() - began}
         return rates | measured | cpu
 
-    @property
-    def observed(self) -> activations.Observed:
+    def _variant(self, alpha: float) -> Variant:
+        if alpha not in self._variants:
+            plain = self._variants[0.0]
+            by = smoothing.scales(plain.state, self._observed(plain).channel_max, alpha)
+            self._variants[alpha] = Variant(smoothing.moved(plain.state, by), by)
+        return self._variants[alpha]
+
+    def _model(self, variant: Variant, state: dict[str, Tensor]) -> Any:
+        model = self.task.model(state)
+        smoothing.divide_inputs(model, variant.divisors)
+        return model
+
+    def _observed(self, variant: Variant) -> activations.Observed:
         """What the full-precision model's linears see, on training data."""
-        if self._observed is None:
-            model = self.task.model(self.task.state)
+        if variant.observed is None:
+            model = self._model(variant, variant.state)
             with activations.observing(model) as found:
                 self.task.calibrate(model, CALIBRATION[self.name], found.at)
-            self._observed = found
-        return self._observed
+            variant.observed = found
+        return variant.observed
 
-    def _weights(self, row: Row) -> ours.Quantized | None:
+    def _weights(self, variant: Variant, row: Row) -> ours.Quantized | None:
         if row.weights is None:
             return None
         key = json.dumps(row.weights, sort_keys=True)
-        if key not in self._quantized:
-            self._quantized = {key: self._quantize(row.weights)}  # the last one only
-        return self._quantized[key]
+        if key not in variant.quantized:
+            variant.quantized = {key: self._quantize(variant, row.weights)}  # the last one only
+        return variant.quantized[key]
 
-    def _quantize(self, weights: dict[str, Any]) -> ours.Quantized:
+    def _quantize(self, variant: Variant, weights: dict[str, Any]) -> ours.Quantized:
         if weights["by"] == "reference":
-            return self._by_reference(weights["method"], weights["bits"], weights["group"])
+            return self._by_reference(variant, weights)
         recipe = weights["recipe"]
         if weights["by"] == "ours":
-            recipe = ours.everywhere(list(self.task.state), recipe)
-        return ours.quantize(self.transformer, self.task.state, recipe)
+            recipe = ours.everywhere(list(variant.state), recipe)
+        with tempfile.TemporaryDirectory(prefix="arrowquant-models-") as scratch:
+            source = self.transformer
+            if variant.divisors:
+                source = Path(scratch)
+                save_file(variant.state, source / "smoothed.safetensors")
+            return ours.quantize(source, variant.state, recipe)
 
-    def _by_reference(self, method: str, bits: int, group: int) -> ours.Quantized:
+    def _by_reference(self, variant: Variant, weights: dict[str, Any]) -> ours.Quantized:
+        method, bits, group = (weights[key] for key in ("method", "bits", "group"))
         state: dict[str, Tensor] = {}
         stored: dict[str, float] = {}
-        for name, w in self.task.state.items():
+        for name, w in variant.state.items():
             if not ours.is_linear(name):
                 state[name], stored[name] = w, 16.0 * w.numel()
                 continue
             if method == "gptq":
-                moments = self.observed.moments[name.removesuffix(".weight")]
+                moments = self._observed(variant).moments[name.removesuffix(".weight")]
                 state[name] = reference.gptq(w, bits, group, moments)
             else:
                 state[name] = getattr(reference, method)(w, bits, group)
             stored[name] = w.numel() * reference.bits_per_weight(bits, group, w.shape[1])
-        return ours.account(self.task.state, state, stored)
+        return ours.account(variant.state, state, stored)
 
 
 def bench(name: str, samples: int | None, seed: int) -> Bench:

@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.models import diffusion
 
 MODELS = Path(__file__).with_name("weights")
+JUDGES = MODELS / "judges"
 SHARDS = 2
 
 

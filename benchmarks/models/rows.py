@@ -17,7 +17,7 @@ class Row:
     weights      None: as they are; {"by": "reference", "method", "bits", "group"}: another's method;
                  {"by": "ours", "recipe"}: a job of ours with every linear layer at one width;
                  {"by": "product", "recipe"}: a job of ours as it comes, floors and gates included
-    activations  None, or {"mode", "bits"}
+    activations  None, or {"mode", "bits"}; with "smooth" (alpha) ranges are moved into the weights first
     """
 
     name: str
@@ -44,6 +44,8 @@ def rows() -> Iterator[Row]:
             yield Row(f"W16 A{bits} {mode}", f"A {mode}", None, {"mode": mode, "bits": bits})
     for weights, acts in ((8, 8), (4, 8), (4, 4), (2, 8)):
         yield from _both(weights, acts)
+    for bits in (4, 3, 2):
+        yield Row(f"W{bits} product", "product", {"by": "product", "recipe": {"bits": bits}})
 
 
 def _weights_only(bits: int) -> Iterator[Row]:
@@ -73,6 +75,8 @@ def _both(bits: int, acts: int) -> Iterator[Row]:
     yield _with(_reference("gptq", bits, 64), acts, "per-token", name="Q-DiT-like")
     for mode in MODES if bits == 4 else ("static", "per-token"):
         yield _with(_ours(bits, 64, "lsq", 1.0), acts, mode)
+        if bits == 4:
+            yield _with(_ours(bits, 64, "lsq", 1.0), acts, mode, smooth=0.5)
 
 
 def _reference(method: str, bits: int, group: int) -> Row:
@@ -88,11 +92,14 @@ def _ours(bits: int, group: int, method: str, unbias: float, **more: Any) -> Row
     return Row(f"W{bits} {family} {_shape(group)}", family, {"by": "ours", "recipe": recipe})
 
 
-def _with(row: Row, bits: int, mode: str, name: str | None = None) -> Row:
+def _with(row: Row, bits: int, mode: str, name: str | None = None, smooth: float = 0.0) -> Row:
     family = f"{name or row.family} + A {mode}"
     start, _, rest = row.name.partition(" ")
     full = f"{start} A{bits} {name + ' ' + _group(row) if name else rest} {mode}"
-    return Row(full, family, row.weights, {"mode": mode, "bits": bits})
+    acts: dict[str, Any] = {"mode": mode, "bits": bits}
+    if smooth:
+        full, family, acts = f"{full} smoothed", f"{family} smoothed", acts | {"smooth": smooth}
+    return Row(full, family, row.weights, acts)
 
 
 def _group(row: Row) -> str:

@@ -59,7 +59,7 @@ class SampledTask:
         self.config = Config(**{k: v for k, v in document.items() if k in names})
         self.state = folder.read_shards(path / "transformer")
         self.judge = Classifier(self.config.sample_size, self.config.num_embeds_ada_norm)
-        self.judge.load_state_dict(load_file(path / "classifier.safetensors"))
+        self.judge.load_state_dict(load_file(folder.JUDGES / f"{path.name}.safetensors"))
         generator = torch.Generator().manual_seed(seed)
         side = self.config.sample_size
         self.noise = torch.randn(samples, 1, side, side, generator=generator)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.models import datasets, folder, mel
+from benchmarks.models import datasets, mel
 from benchmarks.models.dit import Config
 from benchmarks.models.train_dit import Recipe, train
 from benchmarks.models.train_features import train_features
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2900)
     steps = parser.parse_args().steps
     crops = datasets.speech()
-    train_features(crops, folder.MODELS / NAME, classes=datasets.SOUNDS)
+    train_features(crops, NAME, classes=datasets.SOUNDS)
     config = Config(sample_size=mel.BINS, num_embeds_ada_norm=datasets.SOUNDS)
     train(NAME, config, crops, Recipe(steps=steps, batch=48))
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from benchmarks.models import training
+from benchmarks.models import folder, training
 from benchmarks.models.datasets import Pictures
 from benchmarks.models.features import Classifier
 
@@ -16,11 +14,11 @@ EPOCHS = 8
 BATCH = 64
 
 
-def train_features(pictures: Pictures, out: Path, classes: int, epochs: int = EPOCHS) -> None:
-    """Train, and write classifier.safetensors."""
+def train_features(pictures: Pictures, name: str, classes: int, epochs: int = EPOCHS) -> None:
+    """Train, and write its weights and log beside the other judges."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    log = training.Log(out / "classifier.jsonl")
+    log = training.Log(folder.JUDGES / f"{name}.jsonl")
     model = Classifier(pictures.train.shape[-1], classes)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=1e-2)
     x, labels = torch.from_numpy(pictures.train), torch.from_numpy(pictures.train_labels)
@@ -39,4 +37,4 @@ def train_features(pictures: Pictures, out: Path, classes: int, epochs: int = EP
             said = model(torch.from_numpy(pictures.test))[1].argmax(1)
         accuracy = (said == torch.from_numpy(pictures.test_labels)).float().mean().item()
         log.add(epoch=epoch + 1, loss=loss.item(), test_accuracy=accuracy)
-    save_file(model.state_dict(), out / "classifier.safetensors")
+    save_file(model.state_dict(), folder.JUDGES / f"{name}.safetensors")

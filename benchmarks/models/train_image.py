@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.models import datasets, folder
+from benchmarks.models import datasets
 from benchmarks.models.dit import Config
 from benchmarks.models.train_dit import Recipe, train
 from benchmarks.models.train_features import train_features
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     steps = parser.parse_args().steps
     pictures = datasets.images()
-    train_features(pictures, folder.MODELS / NAME, classes=10)
+    train_features(pictures, NAME, classes=10)
     train(NAME, Config(), pictures, Recipe(steps=steps))
 
 
