@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 STRENGTHS = {8: (0.0, 1.0), 4: (0.0, 1.0), 3: (0.0, 0.5, 1.0), 2: (0.0, 0.5, 1.0)}
+# Groups and widths of their scales: what they add is (scale bits + minimum bits) / group + 1/8.
+SUPERBLOCKS = {4: ((32, 6),), 3: ((16, 6), (32, 4)), 2: ((32, 4), (16, 4), (16, 6))}
 MODES = ("static", "static-mse", "time", "time-mse", "per-token")
 
 
@@ -55,6 +57,9 @@ def _weights_only(bits: int) -> Iterator[Row]:
         yield _ours(bits, 64, "lsq", unbias)
     if bits == 8:
         return
+    for group, scale_bits in SUPERBLOCKS[bits]:
+        for unbias in STRENGTHS[bits]:
+            yield _superblock(bits, group, scale_bits, unbias)
     yield _reference("rtn", bits, 64)
     for group in {4: (64, 128), 3: (64,), 2: (64, 32)}[bits]:
         yield _reference("hqq", bits, group)
@@ -90,6 +95,11 @@ def _ours(bits: int, group: int, method: str, unbias: float, **more: Any) -> Row
         recipe["unbias"] = unbias
     family = f"ours {method}" + (f" κ={unbias:g}" if method != "minmax" else "")
     return Row(f"W{bits} {family} {_shape(group)}", family, {"by": "ours", "recipe": recipe})
+
+
+def _superblock(bits: int, group: int, scale_bits: int, unbias: float, **more: Any) -> Row:
+    row = _ours(bits, group, "superblock", unbias, scale_bits=scale_bits, **more)
+    return replace(row, name=f"{row.name} scales of {scale_bits} bits")
 
 
 def _with(row: Row, bits: int, mode: str, name: str | None = None, smooth: float = 0.0) -> Row:
