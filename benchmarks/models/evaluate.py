@@ -1,6 +1,6 @@
 """Measure rows on a model, in an environment with torch: a line of JSON for each row as it is done.
 
-    python -m benchmarks.models.evaluate MODEL --out FILE [--samples N] [--rows REGEX] [--threads N]
+    python -m benchmarks.models.evaluate MODEL --out FILE [--samples N] [--rows REGEX]... [--threads N]
 
 Rows that FILE has already are not measured again.
 """
@@ -152,17 +152,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", default=".*")
+    parser.add_argument("--rows", action="append", default=[], help="repeatable, in this order")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     done = _done(given.out)
     tried = bench(given.model, given.samples, given.seed)
-    wanted = [row for row in rows() if re.search(given.rows, row.name)]
+    patterns = given.rows or [".*"]
+    chosen = [row for pattern in patterns for row in rows() if re.search(pattern, row.name)]
+    wanted = list(dict.fromkeys(row.name for row in chosen))
     # The reference of all others is always drawn, so that they have something to be held against.
     first = next(rows())
     failed = False
-    for row in [first, *(row for row in wanted if row.name not in done and row != first)]:
+    named = {row.name: row for row in chosen}
+    for row in [first, *(named[name] for name in wanted if name not in done | {first.name})]:
         line: dict[str, Any] = {
             "model": given.model,
             "name": row.name,
