@@ -40,7 +40,7 @@ def primitive1(u: Real, top: Real) -> np.float64:
 @uncounted
 def squared_error1(
     edges: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    counts: NDArray[np.float64],
     low: Real,
     high: Real,
     scale: Real,
@@ -50,14 +50,14 @@ def squared_error1(
     """Sum of (x - x')^2 over everything counted.
 
     edges      float64 (bins + 1,), ascending
-    counts     int64 (bins,)
+    counts     float64 (bins,), how often or with what weight
     low, high  smallest and largest value seen; the outermost bins that are counted reach to them
     scale      > 0
     """
     total = 0.0
     inverse = 1.0 / scale
     for b in range(counts.size):
-        if counts[b] == 0:
+        if counts[b] == 0.0:
             continue
         e0 = low if b == 0 else min(max(edges[b], low), high)
         e1 = high if b == counts.size - 1 else min(max(edges[b + 1], low), high)
@@ -68,7 +68,7 @@ def squared_error1(
         else:
             d = u0 - min(max(np.rint(u0), 0.0), top)
             mean = d * d
-        total += np.float64(counts[b]) * mean
+        total += counts[b] * mean
     return np.float64(total * scale * scale)
 
 
@@ -82,22 +82,20 @@ def rule1(
     """
     top = float((1 << bits) - 1)
     if symmetric:
-        zero = float(1 << (bits - 1))
+        zero = np.float64(1 << (bits - 1))
         scale = np.float64(np.float32(max(-low, high) / (zero - 1.0)))
     else:
         scale = np.float64(np.float32((high - low) / top))
-        zero = 0.0
+        zero = np.float64(0.0)
         if scale > 0.0:
-            zero = min(max(np.rint(-low / scale), 0.0), top)
-    if not scale > 0.0:
-        scale = 1.0
-    return scale, np.float64(zero), np.float64(top)
+            zero = np.float64(min(max(np.rint(-low / scale), 0.0), top))
+    return scale if scale > 0.0 else np.float64(1.0), zero, np.float64(top)
 
 
 @uncounted
 def _judged(
     edges: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    counts: NDArray[np.float64],
     low: Real,
     high: Real,
     lo: Real,
@@ -112,7 +110,7 @@ def _judged(
 @uncounted
 def fit1(
     edges: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    counts: NDArray[np.float64],
     low: Real,
     high: Real,
     bits: int,
@@ -145,7 +143,7 @@ def fit1(
 @uncounted
 def _moved(
     edges: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    counts: NDArray[np.float64],
     low: Real,
     high: Real,
     lo: Real,
@@ -172,7 +170,7 @@ def _moved(
 @kernel
 def fit_runs(
     edges: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    counts: NDArray[np.float64],
     lows: NDArray[np.float64],
     highs: NDArray[np.float64],
     bits: int,
@@ -182,14 +180,14 @@ def fit_runs(
 ) -> None:
     """Squared error of one quantizer for every run of consecutive bins of time.
 
-    counts       int64 (times, bins of the histogram)
+    counts       float64 (times, bins of the histogram)
     lows, highs  float64 (times,); a time at which nothing was seen has low > high
     errors       float64 (times, times + 1), written: [i, j] for times i <= t < j, 0 where nothing was seen
     """
     times, size = counts.shape
-    merged = np.empty(size, np.int64)
+    merged = np.empty(size, np.float64)
     for i in range(times):
-        merged[:] = 0
+        merged[:] = 0.0
         low, high = np.inf, -np.inf
         for j in range(i, times):
             for b in range(size):
@@ -204,7 +202,7 @@ def fit_runs(
 
 def quantizer(
     edges: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    counts: NDArray[np.float64],
     low: float,
     high: float,
     *,
@@ -215,7 +213,7 @@ def quantizer(
     """The quantizer of least squared error for a histogram: (scale, zero point, sum of squared errors).
 
     edges      float64 (bins + 1,), ascending, zero not inside a bin but the one around it
-    counts     int64 (bins,), sum > 0
+    counts     float64 (bins,), sum > 0: how often, or with what weight
     low, high  smallest and largest value
     bits       2 .. 16
     clip       False: the range holds low and high
@@ -226,7 +224,7 @@ def quantizer(
 
 def run_errors(
     edges: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    counts: NDArray[np.float64],
     lows: NDArray[np.float64],
     highs: NDArray[np.float64],
     *,

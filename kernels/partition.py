@@ -21,7 +21,7 @@ def best_cuts(costs: NDArray[np.float64], most: int) -> list[tuple[float, tuple[
     times = costs.shape[0]
     held = costs[0].copy()  # D[k, j] for j = 0 .. times
     held[0] = np.inf
-    found = [(float(held[times]), (0, times))]
+    found: list[tuple[float, tuple[int, ...]]] = [(float(held[times]), (0, times))]
     came: list[NDArray[np.intp]] = []
     for _ in range(2, min(most, times) + 1):
         totals = held[:times, None] + costs
@@ -38,13 +38,11 @@ def best_cuts(costs: NDArray[np.float64], most: int) -> list[tuple[float, tuple[
 def enough(costs: list[float], gain: float) -> int:
     """How many runs to take: the fewest from which no number of further ones saves the share `gain`.
 
-    costs  of the best cut into 1, 2, ... runs, not rising
+    costs  of the best cut into 1, 2, ... runs
     Result 1 .. len(costs)
     """
-    for number, cost in enumerate(costs, start=1):
-        if cost <= 0.0 or 1.0 - costs[-1] / cost < gain:
-            return number
-    return len(costs)
+    least = min(costs)
+    return next(n for n, cost in enumerate(costs, start=1) if cost - least <= gain * cost)
 
 
 def even_cuts(times: int, runs: int) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from arrowquant.artifact import schema
+from arrowquant.artifact.activations import Activation, Activations, Mode, read_activations
 from arrowquant.artifact.findings import Verification
 from arrowquant.artifact.manifest import (
     Manifest,
@@ -42,6 +43,7 @@ class Artifact(Mapping[str, QuantizedTensor]):
         self._tiles: dict[str, tuple[Tile, ...]] = {}
         self._index: dict[str, list[tuple[int, int]]] | None = None
         self._report: dict[str, Any] | None = None
+        self._activations: Activations | None = None
         self._lock = threading.RLock()
         self._closed = False
 
@@ -125,21 +127,24 @@ class Artifact(Mapping[str, QuantizedTensor]):
             self._report = value
         return self._report
 
-    def activation(self, layer: str, t: float) -> dict[str, Any]:
-        """Quantization parameters of a layer's activations at diffusion time `t`."""
-        if not (self.folder / schema.ACTIVATIONS).exists():
-            raise ArtifactError(
-                "no_activations",
-                "the artifact has no activations.arrow: it was made without calibration",
-                "",
-                {"layer": layer},
-            )
-        raise ArtifactError(
-            "unsupported_version",
-            "this version does not read activations.arrow",
-            "Install a newer arrowquant.",
-            {"layer": layer},
-        )
+    @property
+    def activations(self) -> Activations:
+        """How the inputs of layers are to be quantized; raises no_activations without calibration."""
+        if self._activations is None:
+            entry = self.manifest.get("activations")
+            self._activations = read_activations(self.folder, entry)
+        return self._activations
+
+    def activation(
+        self, layer: str, t: float, *, branch: str | None = None, mode: Mode | None = None
+    ) -> Activation:
+        """The quantizer of a layer's input at diffusion time `t`, in the calibration's domain.
+
+        layer   the weight's name
+        branch  of guidance, where the table tells them apart
+        mode    static or dynamic_per_token instead of what the artifact's maker found best
+        """
+        return self.activations.find(layer, t, branch=branch, mode=mode)
 
     def verify(self, against: str | Path | None = None) -> Verification:
         """Check digests, decode everything, compare with the source when it is given."""
