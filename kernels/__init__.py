@@ -15,17 +15,25 @@ from kernels.hadamard import rotate, rotation_block, unrotate
 from kernels.hqq import quantize_hqq
 from kernels.measure import measure
 from kernels.superblock import EncodedSuper, dequantize_superblock, quantize_superblock
+from kernels.trellis import (
+    EncodedTrellis,
+    dequantize_trellis,
+    quantize_trellis,
+    trellis_bytes,
+)
 from kernels.widen import widen
 
 __all__ = [
     "Encoded",
     "EncodedCodebook",
     "EncodedSuper",
+    "EncodedTrellis",
     "ErrorSums",
     "NonFiniteWeights",
     "dequantize",
     "dequantize_codebook",
     "dequantize_superblock",
+    "dequantize_trellis",
     "lloyd_max_levels",
     "measure",
     "nf4_levels",
@@ -34,8 +42,10 @@ __all__ = [
     "quantize_fixed",
     "quantize_hqq",
     "quantize_superblock",
+    "quantize_trellis",
     "rotate",
     "rotation_block",
+    "trellis_bytes",
     "unrotate",
     "value_range",
     "widen",
