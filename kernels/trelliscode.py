@@ -53,7 +53,7 @@ def levels_for(bits: int) -> NDArray[np.int16]:
 @lru_cache
 def values_for(bits: int) -> NDArray[np.float32]:
     """L / UNIT of every window, float32 (4096,), exact, read-only."""
-    return _frozen(levels_for(bits) / np.float32(UNIT))
+    return _frozen(levels_for(bits).astype(np.float32) / np.float32(UNIT))
 
 
 @lru_cache

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels._jit import inlined, kernel, uncounted
+from kernels._jit import Integer, inlined, kernel, uncounted
 from kernels.viterbi import CLIP, GAIN_SHIFT, sweep
 
 REACH = 32  # steps after which the beginning of the best path rarely changes: 0.01 dB against 16
@@ -13,7 +13,7 @@ FAR = 65535
 
 
 @inlined
-def _cost1(x: int, level: int, gain: int) -> int:
+def _cost1(x: Integer, level: Integer, gain: Integer) -> Integer:
     """The cost of a difference as in viterbi; no gain where it is negative."""
     d = min(max(x - level, -32768), 32767)
     if gain >= 0:
@@ -49,9 +49,9 @@ def _back(
         for j in range(many):
             other = rest + j * span
             cost = np.int64(before[other]) + _cost1(value, np.int64(levels[other]), gain)
-            cost = min(cost, FAR)
+            cost = np.int64(min(cost, FAR))
             node = other if cost < least else node
-            least = min(cost, least)
+            least = np.int64(min(cost, least))
     return node
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from kernels._jit import kernel
 from kernels.trelliscode import WINDOW
-from kernels.vectors import I32, arrays, at, splat
+from kernels.vectors import I32, arrays, at, splat, variable
 
 types: Any = numba_types
 
@@ -132,7 +132,7 @@ class _Step:
 def _settle(builder: Any, costs: Any, nodes: int) -> None:
     """Take the least cost off all."""
     size = ir.IntType(64)
-    least = cgutils.alloca_once_value(builder, ir.Constant(WORDS, [0xFFFF] * WIDE))
+    least = variable(builder, ir.Constant(WORDS, [0xFFFF] * WIDE))
     bounds = (size(0), size(nodes), size(WIDE))
     with cgutils.for_range_slice(builder, *bounds, inc=True) as (start, _):
         cost = builder.load(at(builder, costs, start, WORDS), align=2)

@@ -38,6 +38,14 @@ for bits in (2, 3, 4, 8):
     keep(f"hqq {bits}", kernels.quantize_hqq(x, bits=bits, **options))
 for levels in (kernels.nf4_levels(), kernels.lloyd_max_levels(2)):
     keep(f"codebook {levels.size}", kernels.quantize_codebook(x, levels=levels, **options))
+rng = np.random.default_rng(4)
+for bits in (2, 3, 4):
+    keep(f"trellis {bits}", kernels.quantize_trellis(x[:4], dtype="BF16", bits=bits))
+    h = rng.lognormal(0, 1, 1000).astype(np.float32)
+    made = kernels.quantize_trellis(x[:4], dtype="BF16", bits=bits, weights=h, unbias=1.0)
+    keep(f"trellis {bits} weighted", made)
+    v = kernels.dequantize_trellis(made.codes, made.scales, bits=bits, cols=1000)
+    found[f"trellis {bits} decoded"] = (hashlib.sha256(v.tobytes()).hexdigest(), [])
 print(json.dumps(found))
 """
 
