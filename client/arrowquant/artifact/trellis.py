@@ -37,7 +37,8 @@ def levels(bits: int) -> NDArray[np.float32]:
         factor ^= _POLYNOMIAL if factor >> _WINDOW else 0
     p = (2 * product + 1) / (2 * _COUNT)
     upper, lower = (np.sqrt(np.sqrt(np.sqrt(part))) for part in (p, 1 - p))
-    found: NDArray[np.float32] = (np.rint(5517 * (upper - lower)) / 1024).astype(np.float32)
+    level = np.rint(5517 * (upper - lower)).astype(np.int16)  # an integer: there is no -0
+    found: NDArray[np.float32] = level.astype(np.float32) / np.float32(1024)
     found.flags.writeable = False
     return found
 
