@@ -87,8 +87,10 @@ def test_memory_is_the_tighter_of_two_limits(
 ) -> None:
     seen: list[tuple[int | None, Budget]] = []
 
-    def noted(plan: Any, unit: Any, outputs: int, max_memory_bytes: int | None) -> Budget:
-        found = budget(plan, unit, outputs, max_memory_bytes)
+    def noted(
+        plan: Any, unit: Any, outputs: int, max_memory_bytes: int | None, reads_at_once: int
+    ) -> Budget:
+        found = budget(plan, unit, outputs, max_memory_bytes, reads_at_once)
         seen.append((max_memory_bytes, found))
         return found
 
