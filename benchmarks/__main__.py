@@ -10,6 +10,7 @@
     end_metrics  what quantization costs three small real diffusion models: image, text, audio
     io           our stores against a bare mover: folder and S3
     pipeline     whole jobs against copying the same bytes and the load-it-all way
+    pipeline_s3  the same from bucket to bucket
     load         1,000 jobs from 50 clients at once, and 500 open event streams
     memory       a 4 GB model with a 1 GB tensor within 500 MiB
     batches      10,000 jobs in one upload: time, memory, claims, cancelling
@@ -46,6 +47,7 @@ BENCHMARKS = {
     "end_metrics": ("end_metrics", "run"),
     "io": ("io", "run"),
     "pipeline": ("pipeline", "run"),
+    "pipeline_s3": ("pipeline", "run_s3"),
     "load": ("load", "run"),
     "memory": ("memory", "run"),
     "batches": ("batches", "run"),
@@ -55,6 +57,8 @@ FAILED, WORSE = 1, 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; the exit status."""
+    # The servers here are on this machine.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
     parser = _parser()
     given = parser.parse_args(arguments)
     names = list(BENCHMARKS) if given.all else given.names
@@ -144,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def alone(*names: str, s3: tuple[str, ...] = ()) -> None:
+    """The command of a module: its benchmarks, those of `s3` only with --s3."""
+    words = [word for word in sys.argv[1:] if word != "--s3"]
+    wanted = [*names, *s3] if "--s3" in sys.argv else [*names]
+    sys.exit(main([*wanted, *words, *([] if "--s3" in sys.argv else ["--no-s3"])]))
+
+
 if __name__ == "__main__":
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The load-it-all way: `python -m benchmarks.batch SOURCE TARGET METHOD BITS`
+"""The load-it-all way: `python -m benchmarks.batch SOURCE TARGET METHOD BITS GROUP`
 
 Reads a whole checkpoint into memory, quantizes all of it with our own kernels, then writes. As lean
 as that way can be: no copies in float32, the same threads, nothing else held.
@@ -18,8 +18,8 @@ from benchmarks.methods import BY_NAME, Setting
 
 def main() -> None:
     """Load, quantize, write."""
-    source, target, method, bits = sys.argv[1:]
-    setting = Setting(BY_NAME[method], int(bits), 64, symmetric=False)
+    source, target, method, bits, group = sys.argv[1:]
+    setting = Setting(BY_NAME[method], int(bits), int(group), symmetric=False)
     threads = Context().threads
     tensors = matrices(Path(source))
     done = {name: setting.run(x, dtype, threads) for name, (x, dtype) in tensors.items()}

@@ -1,10 +1,12 @@
 """Our stores against the barest way to move the same bytes, in the same rounds.
 
 folder   readinto a buffer used again / preadv;  an upload / write, fsync, rename
-s3       the same over HTTP from a server on this machine: ranges into a buffer over as many
+s3       the same over HTTP from a server on this machine: ranges into a buffer over four
          connections; a multipart upload of the same parts. The bare mover signs beforehand and
          uses http.client. Client, server and neighbours share the processors here, so
          processor seconds of the client are kept beside wall time.
+
+    python -m benchmarks.io [--s3]
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from urllib.parse import urlsplit
 
 from benchmarks.context import Context, scratch
 from benchmarks.results import Result
+from benchmarks.s3_mover import CONNECTIONS, fill
 from benchmarks.timing import interleave
 from service.adapters.objects.connections import open_connection
 from service.adapters.objects.folder import FolderStore
-from service.adapters.objects.s3 import CONNECTIONS
 from service.domain.ports import ObjectStore
 from service.settings import S3Connection
 
@@ -179,13 +181,7 @@ class _Bare:
                 headers = {"Range": f"bytes={start}-{start + share - 1}"}
                 connection.request("GET", path, headers=headers)
                 answer = connection.getresponse()
-                view = buffer[number * share : (number + 1) * share]
-                while len(view):
-                    count = answer.readinto(view)
-                    if not count:
-                        raise OSError("the answer broke off")
-                    view = view[count:]
-                answer.read()
+                fill(answer, buffer[number * share : (number + 1) * share])
             connection.close()
 
         with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -221,3 +217,9 @@ class _Bare:
             UploadId=upload,
             MultipartUpload={"Parts": [{"PartNumber": n, "ETag": etag} for n, etag in parts]},
         )
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import alone
+
+    alone("io")

@@ -4,18 +4,16 @@
 
 Two forms: `arrowquant quantize --max-memory 500MiB` on a folder (peak RSS of that process, from
 getrusage) and, with --s3, the same through an S3 server, API and Celery worker (VmHWM of the worker's
-pool process). Beside each, what the model weighs and how long it took.
+pool process). Beside each, what the model weighs and how long it took; beside the first, what the
+load-it-all way takes for the same.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,10 @@ from typing import Any
 import psutil
 
 from benchmarks.context import Context, scratch
-from benchmarks.machine import describe
 from benchmarks.results import Result
 from benchmarks.synthetic import four_gigabytes, write_model
 
 CAP = 500 * 2**20
-RESULTS = Path(__file__).with_name("results")
 
 
 def quantize_folder(model: Path, folder: Path) -> dict[str, Any]:
@@ -96,6 +92,8 @@ def run(context: Context) -> Result:
         for form, quantize in forms.items():
             try:
                 measured = quantize(model, folder)
+                if form == "folder":
+                    measured["load_it_all_peak_rss_bytes"] = _load_it_all(model, folder)
             except Exception as error:  # noqa: BLE001 - kept and printed
                 result.fail(form, f"{type(error).__name__}: {error}")
                 continue
@@ -103,6 +101,19 @@ def run(context: Context) -> Result:
             result.add(form, {"form": form}, **measured, seconds={"ours": [seconds]})
             print(f"  {form}", flush=True)
     return result
+
+
+def _load_it_all(model: Path, folder: Path) -> int:
+    """Peak RSS of reading the whole checkpoint, then quantizing it, then writing."""
+    note = folder / "batch.json"
+    command = ["-m", "benchmarks.batch", str(model), str(folder / "batch"), "lsq", "4", "64"]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.peak", str(note), sys.executable, *command], check=True
+    )
+    measured = json.loads(note.read_text())
+    if measured["status"] != 0:
+        raise RuntimeError(f"the load-it-all way ended with {measured['status']}")
+    return int(measured["peak_rss_bytes"])
 
 
 def _peak_rss(process: psutil.Process) -> int:
@@ -125,27 +136,7 @@ def _result(form: str, summary: dict[str, Any], peak: int, seconds: float) -> di
     }
 
 
-def main() -> None:
-    """Run, print and keep."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--output-dir", type=Path, default=RESULTS)
-    parser.add_argument("--s3", action="store_true", help="also through S3, API and worker")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="arrowquant-memory-"))
-    try:
-        machine = describe()
-        model = write_model(folder / "model.safetensors", four_gigabytes())
-        runs = [quantize_folder(model, folder)]
-        if arguments.s3:
-            runs.append(quantize_through_s3(model, folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    result = {"benchmark": "memory", "machine": machine, "runs": runs}
-    text = json.dumps(result, indent=2) + "\n"
-    (arguments.output_dir / "memory.json").write_text(text)
-    sys.stdout.write(text)
-
-
 if __name__ == "__main__":
-    main()
+    from benchmarks.__main__ import alone
+
+    alone("memory")

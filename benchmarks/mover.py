@@ -1,5 +1,6 @@
 """A bare mover: `python -m benchmarks.mover SOURCE TARGET BYTES` reads all of one file or folder,
 and writes so many bytes to another file, safely on disk. What a job must do at the very least.
+SOURCE and TARGET may be objects, as s3://bucket/key, with the endpoint and the keys in AWS's variables.
 """
 
 from __future__ import annotations
@@ -32,7 +33,24 @@ def move(source: Path, target: Path, written: int) -> int:
 def main() -> None:
     """Move what was asked for."""
     source, target, written = sys.argv[1:]
-    move(Path(source), Path(target), int(written))
+    if source.startswith("s3://"):
+        _move_objects(source, target, int(written))
+    else:
+        move(Path(source), Path(target), int(written))
+
+
+def _move_objects(source: str, target: str, written: int) -> None:
+    import boto3
+
+    from benchmarks.s3_mover import Mover
+
+    def place(url: str) -> tuple[str, str]:
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        return bucket, key
+
+    client = boto3.client("s3")
+    Mover(client, place(source), place(target), written).run()
+    client.close()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ which makes gigabytes quick to write; every tensor begins at another row, so tha
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ def llm_like(rows: int, cols: int, seed: int) -> npt.NDArray[np.uint16]:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def write_model(path: Path, shapes: dict[str, tuple[int, int]], seed: int = 0) -> Path:
-    """A safetensors file of BF16 matrices with these shapes."""
+def model_pieces(shapes: dict[str, tuple[int, int]], seed: int = 0) -> Iterator[memoryview]:
+    """A safetensors file of BF16 matrices with these shapes, piece by piece."""
     header: dict[str, object] = {}
     position = 0
     for name, (rows, cols) in shapes.items():
@@ -36,19 +37,25 @@ def write_model(path: Path, shapes: dict[str, tuple[int, int]], seed: int = 0) -
         position = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    yield memoryview(len(text).to_bytes(8, "little") + text)
     blocks: dict[int, npt.NDArray[np.uint16]] = {}
+    for number, (rows, cols) in enumerate(shapes.values()):
+        if cols not in blocks:
+            blocks[cols] = llm_like(_PERIOD_BYTES // (2 * cols), cols, seed + cols)
+        block = blocks[cols]
+        written, first = 0, 7 * number % len(block)
+        while written < rows:
+            run = block[first : first + rows - written]
+            yield run.data.cast("B")
+            written, first = written + len(run), 0
+
+
+def write_model(path: Path, shapes: dict[str, tuple[int, int]], seed: int = 0) -> Path:
+    """A safetensors file of BF16 matrices with these shapes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for number, (rows, cols) in enumerate(shapes.values()):
-            if cols not in blocks:
-                blocks[cols] = llm_like(_PERIOD_BYTES // (2 * cols), cols, seed + cols)
-            block = blocks[cols]
-            written, first = 0, 7 * number % len(block)
-            while written < rows:
-                run = block[first : first + rows - written]
-                file.write(run.data)
-                written, first = written + len(run), 0
+        for piece in model_pieces(shapes, seed):
+            file.write(piece)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from benchmarks.findings import Findings, peak, rate, roofline
@@ -81,12 +82,20 @@ def _job(method: str, bits: int, most: float) -> Callable[[Findings], Answer]:
 
 
 def _store(most: float) -> Callable[[Findings], Answer]:
+    """Whole jobs of the largest model that was run from bucket to bucket."""
+
     def answer(found: Findings) -> Answer:
-        records = found.select("io", store="s3")
+        records = [r for r in found.records("pipeline_s3") if r["seconds"]["ours"]]
         if not records:
             return None
-        ratios = [median_ratio(r["seconds"]["ours"], r["seconds"]["move"]) for r in records]
-        return f"{times(min(ratios))} to {times(max(ratios))}, store alone", max(ratios) <= most
+        size = max(records, key=lambda record: float(record["weights"]))["labels"]["size"]
+        ratios = {
+            record["name"]: median_ratio(record["seconds"]["ours"], record["seconds"]["move"])
+            for record in records
+            if record["labels"]["size"] == size
+        }
+        words = ", ".join(f"{times(ratio)} ({name})" for name, ratio in ratios.items())
+        return words, max(ratios.values()) <= most and size == "7B"
 
     return answer
 
@@ -108,12 +117,18 @@ def _batch(found: Findings) -> Answer:
 
 
 def _linear(found: Findings) -> Answer:
-    costs: dict[tuple[str, int], list[float]] = {}
+    """What a weight more costs in processor time, from one size to the next."""
+    points: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for record in found.records("pipeline"):
-        if record["seconds"]["ours"]:
+        if runs := record["processes"]["ours"]:
             key = record["labels"]["method"], record["labels"]["bits"]
-            costs.setdefault(key, []).append(median(record["seconds"]["ours"]) / record["weights"])
-    spreads = [max(each) / min(each) - 1 for each in costs.values() if len(each) > 1]
+            cost = median(run["cpu_seconds"] for run in runs)
+            points.setdefault(key, []).append((record["weights"], cost))
+    spreads = []
+    for each in points.values():
+        steps = [(d - b) / (c - a) for (a, b), (c, d) in pairwise(sorted(each)) if c > a]
+        if len(steps) > 1 and min(steps) > 0:
+            spreads.append(max(steps) / min(steps) - 1)
     return (f"{percent(max(spreads))} apart", max(spreads) <= 0.1) if spreads else None
 
 
@@ -150,7 +165,12 @@ TARGETS = (
     Target("`trellis` at 2 bits", "≥ 11.2 dB at ≥ 5 Mweights/s", _pending),
     Target("7B `minmax` 4 bits, folder to folder", "≤ 1.5 × moving the bytes", _job("minmax", 4, 1.5)),
     Target("7B `lsq` 4 bits, folder to folder", "≤ 3 × moving the bytes", _job("lsq", 4, 3)),
-    Target("S3 on loopback", "≤ 1.3 × a bare mover", _store(1.3)),
+    Target(
+        "7B `superblock` 2 bits, folder to folder",
+        "≤ 15 × moving the bytes",
+        _job("superblock", 2, 15),
+    ),
+    Target("The same jobs, bucket to bucket on this machine", "≤ 1.3 × a bare mover", _store(1.3)),
     Target("peak memory, tensor of 1 GB", "≤ 500 MiB", _memory),
     Target("peak memory of whole jobs", "≤ 500 MiB", _resident),
     Target("peak memory against loading it all", "≤ 37 %", _batch),
