@@ -66,6 +66,38 @@ def compile_all() -> None:
             made = kernels.quantize(matrix, group_size=64, method=method, **how)
         shape: dict[str, Any] = {"bits": bits, "cols": 192, "group_size": 64, "threads": 1}
         kernels.dequantize(made.codes, made.scales, made.mins, **shape)
+    for dtype, matrix in stored.items():
+        _compile_methods(dtype, matrix)
+
+
+def _compile_methods(dtype: str, matrix: Any) -> None:
+    """Every method as a job calls it: plain and rotated, with importances and without."""
+    import numpy as np
+
+    from service.domain.catalog import SourceTensor
+    from service.domain.methods import METHODS
+    from service.domain.profiles import Action, Role
+    from service.domain.treatment import TensorPlan, Treatment
+    from service.domain.units import Tile
+    from workers.stages.encode import encode_tile
+
+    rows, cols = matrix.shape
+    source = SourceTensor("w", 0, dtype, (rows, cols), 0, matrix.nbytes)
+    importances = (None, np.ones(cols, np.float32))
+    rotations = ("none", "hadamard")
+    for (method, facts), importance, rotation in product(METHODS.items(), importances, rotations):
+        how = Treatment(
+            Action.QUANTIZE,
+            "",
+            facts.bits[0],
+            group_size=facts.group_sizes[0] if facts.group_sizes else 0,
+            method=method,
+            scale_bits=facts.scale_bits[0] if facts.scale_bits else 0,
+            codebook=next(iter(facts.codebooks), None),
+            rotation=rotation,
+        )
+        tensor = TensorPlan(0, source, Role.LINEAR, rows, cols, how)
+        encode_tile(tensor, Tile(0, 0, 0, rows), matrix, None, 1, importance)
 
 
 if __name__ == "__main__":

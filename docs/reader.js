@@ -60,7 +60,12 @@ function superblock(tile, cols, code) {
   };
 }
 
-const CODECS = { affine_u: affine, sym_s: symmetric, superblock };
+function table(tile, cols, code) {
+  const [scales, levels, group] = [floats(tile.scales), floats(tile.codebook), grouped(tile, cols)];
+  return (r, c) => scales[group(r, c)] * levels[code(r, c)];
+}
+
+const CODECS = { affine_u: affine, sym_s: symmetric, superblock, codebook: table };
 
 /** Undo the rotation of every row, in place. */
 function turnBack(values, cols, { block, seed }) {

@@ -31,10 +31,19 @@ Src = Annotated[str, typer.Argument(metavar="SRC", help="Folder, .safetensors fi
 Dst = Annotated[str, typer.Argument(metavar="DST", help="Folder or s3://… for the artifact")]
 Bits = Annotated[int | None, typer.Option(help="2, 3, 4 or 8; the profile's width if not given")]
 Profile = Annotated[str | None, typer.Option(help="edge, local or cloud: a set of defaults")]
-Method = Annotated[str | None, typer.Option(help="lsq (least squares) or minmax")]
-Group = Annotated[int | None, typer.Option("--group-size", help="32, 64, 128 or 256")]
+Method = Annotated[
+    str | None, typer.Option(help="lsq (least squares), superblock, minmax, hqq or codebook")
+]
+Group = Annotated[int | None, typer.Option("--group-size", help="16, 32, 64, 128 or 256")]
 Granularity = Annotated[str | None, typer.Option(help="group, row or tensor")]
 Symmetric = Annotated[bool, typer.Option("--symmetric", help="Codes around zero, no minimum")]
+ScaleBits = Annotated[
+    int | None, typer.Option("--scale-bits", help="superblock: 4 or 6 bits for each scale")
+]
+Codebook = Annotated[str | None, typer.Option(help="codebook: lloyd_max or nf4")]
+Rotation = Annotated[
+    str | None, typer.Option(help="hadamard: spread outliers over their rows; or none")
+]
 Unbias = Annotated[
     float | None,
     typer.Option(help="0 to 1: give rows back the length that least squares takes (diffusion: 1)"),
@@ -77,6 +86,9 @@ def quantize(
     group_size: Group = None,
     granularity: Granularity = None,
     symmetric: Symmetric = False,
+    scale_bits: ScaleBits = None,
+    codebook: Codebook = None,
+    rotation: Rotation = None,
     unbias: Unbias = None,
     modality: Modality = None,
     rule: Rules = None,
@@ -100,6 +112,9 @@ def quantize(
         group_size=group_size,
         granularity=granularity,
         symmetric=symmetric,
+        scale_bits=scale_bits,
+        codebook=codebook,
+        rotation=rotation,
         unbias=unbias,
         modality=modality,
         rules=rule,
@@ -125,6 +140,9 @@ def plan(
     group_size: Group = None,
     granularity: Granularity = None,
     symmetric: Symmetric = False,
+    scale_bits: ScaleBits = None,
+    codebook: Codebook = None,
+    rotation: Rotation = None,
     unbias: Unbias = None,
     modality: Modality = None,
     rule: Rules = None,
@@ -143,6 +161,9 @@ def plan(
         group_size=group_size,
         granularity=granularity,
         symmetric=symmetric,
+        scale_bits=scale_bits,
+        codebook=codebook,
+        rotation=rotation,
         unbias=unbias,
         modality=modality,
         rules=rule,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.domain.profiles import Bits, Granularity, Method
+from service.domain.profiles import Bits, Codebook, Granularity, Method
 
 # A width that a method has no codes for is made so: plain groups with a scale and a minimum each.
 STAND_IN: Final[Method] = "lsq"
@@ -41,7 +41,7 @@ class MethodFacts:
     groups: Mapping[int, int] = field(default_factory=dict)
     scale_bits: tuple[int, ...] = ()
     scale_widths: Mapping[int, int] = field(default_factory=dict)
-    codebooks: Mapping[str, tuple[Bits, ...]] = field(default_factory=dict)
+    codebooks: Mapping[Codebook, tuple[Bits, ...]] = field(default_factory=dict)
     rotated: bool = False
 
 
@@ -58,6 +58,11 @@ METHODS: Final[dict[Method, MethodFacts]] = {
     "superblock": MethodFacts(
         "superblock", (2, 3, 4), ("group",), (16, 32), unbias=True, importance=True,
         groups={2: 16, 3: 32, 4: 32}, scale_bits=(4, 6), scale_widths={2: 4, 3: 6, 4: 6},
+    ),
+    "hqq": MethodFacts("affine_u", (2, 3, 4, 8), ("group", "row"), _PLAIN),
+    "codebook": MethodFacts(
+        "codebook", (2, 3, 4), ("group", "row"), _PLAIN, importance=True,
+        codebooks={"lloyd_max": (2, 3, 4), "nf4": (4,)},
     ),
 }  # fmt: skip
 
@@ -76,6 +81,7 @@ def check(
     symmetric: bool = False,
     scale_bits: int | None = None,
     unbias: float = 0.0,
+    codebook: Codebook | None = None,
 ) -> None:
     """Raise ValueError, which says the fix, for what a method cannot do. None: not asked for."""
     facts = METHODS[method]
@@ -92,8 +98,18 @@ def check(
         raise ValueError(f"symmetric codes are for {_who('symmetric')}, not method {method!r}")
     if scale_bits is not None and not facts.scale_bits:
         raise ValueError(f"scale_bits is for {_who('scale_bits')}, not method {method!r}")
+    if codebook is not None:
+        _check_codebook(method, codebook, bits)
     if unbias and not facts.unbias:
         raise ValueError(f"unbias is for {_who('unbias')}, not method {method!r}")
+
+
+def _check_codebook(method: Method, codebook: Codebook, bits: int | None) -> None:
+    widths = METHODS[method].codebooks.get(codebook)
+    if widths is None:
+        raise ValueError(f"codebook is for {_who('codebooks')}, not method {method!r}")
+    if bits is not None and bits not in widths:
+        raise ValueError(f"codebook {codebook!r} has {_listed(widths)} bits, not {bits}")
 
 
 def _check_groups(method: Method, granularity: Granularity | None, group_size: int) -> None:

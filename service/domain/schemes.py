@@ -17,6 +17,7 @@ from service.domain import spec, units
 from service.domain.profiles import (
     GATES,
     Bits,
+    Codebook,
     Granularity,
     GroupSize,
     Method,
@@ -32,13 +33,15 @@ METHODS: tuple[str, ...] = get_args(Method)
 ON_MISS: tuple[str, ...] = get_args(OnMiss)
 GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 SCALE_BITS: tuple[int, ...] = get_args(ScaleBits)
+CODEBOOKS: tuple[str, ...] = get_args(Codebook)
 ROTATIONS: tuple[str, ...] = get_args(Rotation)
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """A method with a granularity and what goes with it.
+    """A method with a granularity, and its codebook where it has one, and what goes with them.
 
+    codebook     empty where codes stand for even steps
     group_sizes  may be asked for; empty where there are no groups
     scale_bits   widths that codes of scales may have; empty where scales are numbers
     rotations    may be asked for
@@ -47,6 +50,7 @@ class Scheme:
 
     method: str
     granularity: str
+    codebook: str
     bits: tuple[int, ...]
     group_sizes: tuple[int, ...]
     symmetric: tuple[bool, ...]
@@ -69,21 +73,29 @@ def schemes() -> tuple[Scheme, ...]:
     """Every method and granularity that go together."""
     found = []
     for method, granularity in product(METHODS, GRANULARITIES):
-        both: dict[str, Any] = {"method": method, "granularity": granularity}
-        if accepted(**both):
-            found.append(
-                Scheme(
-                    method,
-                    granularity,
-                    tuple(bits for bits in BITS if accepted(**both, bits=bits)),
-                    tuple(size for size in GROUP_SIZES if accepted(**both, group_size=size)),
-                    tuple(flag for flag in (False, True) if accepted(**both, symmetric=flag)),
-                    tuple(bits for bits in SCALE_BITS if accepted(**both, scale_bits=bits)),
-                    tuple(kind for kind in ROTATIONS if accepted(**both, rotation=kind)),
-                    accepted(**both, unbias=1.0),
-                )
-            )
+        pair: dict[str, Any] = {"method": method, "granularity": granularity}
+        if not accepted(**pair):
+            continue
+        tables = [name for name in CODEBOOKS if accepted(**pair, codebook=name)]
+        found += [_scheme(pair | {"codebook": name}) for name in tables or [None]]
     return tuple(found)
+
+
+def _scheme(fixed: dict[str, Any]) -> Scheme:
+    def taken(field: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value for value in values if accepted(**fixed, **{field: value}))
+
+    return Scheme(
+        fixed["method"],
+        fixed["granularity"],
+        fixed["codebook"] or "",
+        taken("bits", BITS),
+        taken("group_size", GROUP_SIZES),
+        taken("symmetric", (False, True)),
+        taken("scale_bits", SCALE_BITS),
+        taken("rotation", ROTATIONS),
+        accepted(**fixed, unbias=1.0),
+    )
 
 
 def limits() -> dict[str, int]:

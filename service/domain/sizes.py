@@ -95,8 +95,14 @@ def _superblock(rows: int, cols: int, how: Coding) -> TileSizes:
     return TileSizes(codes, scales=steps, mins=steps, scale_codes=packed, min_codes=packed)
 
 
+def _codebook(rows: int, cols: int, how: Coding) -> TileSizes:
+    codes, table = rows * row_stride(cols, how.bits), SINGLE_BYTES << how.bits
+    return TileSizes(codes, scales=_scales(rows, cols, how), codebook=table)
+
+
 _CODECS: dict[str, Callable[[int, int, Coding], TileSizes]] = {
     "affine_u": _affine,
     "sym_s": _symmetric,
     "superblock": _superblock,
+    "codebook": _codebook,
 }

@@ -31,6 +31,7 @@ from service.domain.profiles import (
     PROFILES,
     ROLE_FLOORS,
     Bits,
+    Codebook,
     Granularity,
     GroupSize,
     Method,
@@ -116,6 +117,7 @@ class OutputRecipe(Wire):
     group_size: GroupSize | None = None
     symmetric: bool | None = None
     scale_bits: ScaleBits | None = None
+    codebook: Codebook | None = None
     rotation: Rotation | None = None
     unbias: Annotated[float, Field(ge=0, le=1)] | None = None
     modality: Modality | None = None
@@ -139,6 +141,8 @@ class Recipe(Wire):
     symmetric: bool = False
     # Width of the codes of scales, with method `superblock`: by its width unless said.
     scale_bits: ScaleBits | None = None
+    # The levels of codes, with method `codebook`: `lloyd_max` unless said.
+    codebook: Codebook | None = None
     # `hadamard`: rows are turned by a fixed random rotation along the inputs before they are
     # quantized, which spreads outliers; readers turn them back. As the method has it unless said.
     rotation: Rotation | None = None
@@ -165,6 +169,7 @@ class Recipe(Wire):
             symmetric=self.symmetric,
             scale_bits=self.scale_bits,
             unbias=self.unbias or 0.0,
+            codebook=self.codebook,
         )
         for rule in self.rules:
             method = rule.method or methods.at_width(self.method, rule.bits)
@@ -174,6 +179,7 @@ class Recipe(Wire):
                 group_size=rule.group_size,
                 symmetric=bool(rule.symmetric),
                 scale_bits=rule.scale_bits,
+                codebook=self.codebook if method == self.method else None,
             )
         return self
 
@@ -323,6 +329,7 @@ class ResolvedRecipe(BaseModel):
     symmetric: bool
     # Left out where a recipe of old would not have had them, so that the digests of those stay.
     scale_bits: int = Field(default=0, exclude_if=lambda value: value == 0)
+    codebook: Codebook | None = Field(default=None, exclude_if=lambda value: value is None)
     rotation: Rotation = Field(default="none", exclude_if=lambda value: value == "none")
     unbias: float | None
     # Left out where nobody knows it: recipes of before it was asked have none.
@@ -361,6 +368,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         group_size=groups if granularity == "group" else 0,
         symmetric=recipe.symmetric,
         scale_bits=recipe.scale_bits or facts.scale_widths.get(bits, 0),
+        codebook=recipe.codebook or next(iter(facts.codebooks), None),
         rotation=recipe.rotation or ("hadamard" if facts.rotated else "none"),
         unbias=recipe.unbias,
         modality=recipe.modality,

@@ -8,7 +8,7 @@ from service.domain import sizes
 from service.domain.catalog import SourceTensor
 from service.domain.methods import METHODS, STAND_IN, STAND_IN_GROUP, at_width
 from service.domain.modality import Part
-from service.domain.profiles import PROFILES, Action, Granularity, Method, Role
+from service.domain.profiles import PROFILES, Action, Codebook, Granularity, Method, Role
 from service.domain.roles import role_of, rows_and_cols
 from service.domain.spec import ResolvedRecipe, Rule
 from service.domain.units import MAX_ROW_BYTES, TILE_BYTES
@@ -32,6 +32,7 @@ class Treatment:
 
     group_size  weights of a row that share a scale; 0: all of them
     scale_bits  width of the codes of scales; 0: scales are numbers
+    codebook    which levels codes stand for, where they are not even
     unbias      how much of a row's loss of length is given back
     rotation    what its rows were turned by
     col_scale, bias_correction, calibrated   whether its tiles hold factors of columns, corrections of
@@ -47,6 +48,7 @@ class Treatment:
     method: Method | None = None
     per_tensor: bool = False
     scale_bits: int = 0
+    codebook: Codebook | None = None
     rotation: str = "none"
     col_scale: bool = False
     bias_correction: bool = False
@@ -64,6 +66,7 @@ class Treatment:
             return replace(self, bits=bits)
         return replace(
             self, bits=bits, method=STAND_IN, group_size=STAND_IN_GROUP, scale_bits=0,
+            codebook=None,
             symmetric=False, per_tensor=False,
         )  # fmt: skip
 
@@ -169,6 +172,7 @@ def _coded(reason: str, bits: int, recipe: ResolvedRecipe, rule: Rule) -> Treatm
         method=method,
         per_tensor=granularity == "tensor",
         scale_bits=rule.scale_bits or scale_bits or facts.scale_widths.get(bits, 0),
+        codebook=recipe.codebook if method == recipe.method else next(iter(facts.codebooks), None),
         rotation=rule.rotation or recipe.rotation,
     )
 

@@ -109,7 +109,7 @@ class GateOut(Out):
 
 
 class SchemeOut(Out):
-    """A method with a granularity: any combination of the values listed is accepted, no other.
+    """A method with a granularity, and a codebook where it has one: any combination of the values listed is accepted, no other.
 
     `group_sizes` is empty where there are no groups, `scale_bits` where scales are numbers; `unbias`
     says whether it may be above 0.
@@ -117,6 +117,7 @@ class SchemeOut(Out):
 
     method: str
     granularity: str
+    codebook: str
     bits: list[int]
     group_sizes: list[int]
     symmetric: list[bool]

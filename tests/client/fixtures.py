@@ -223,6 +223,30 @@ def superblock(
     return tensor
 
 
+def codebook(name: str, shape: tuple[int, int], bits: int, group_size: int, seed: int) -> Stored:
+    """A tensor whose codes stand for levels drawn at random."""
+    rng = np.random.default_rng(seed)
+    rows, cols = shape
+    groups = -(-cols // group_size) if group_size else 1
+    codes = rng.integers(0, 1 << bits, shape)
+    levels = np.sort(rng.normal(size=1 << bits)).astype(np.float32)
+    scales = rng.uniform(0.01, 0.2, rows * groups).astype(np.float16)
+    tensor = Stored(name, shape, "F32", "codebook", bits, group_size)
+    tensor.expected = np.empty(shape, np.float32)
+    for r in range(rows):
+        for c in range(cols):
+            scale = scales[r * groups + (c // group_size if group_size else 0)]
+            tensor.expected[r, c] = np.float32(scale) * levels[codes[r, c]]
+    stride = (cols * bits + 7) // 8
+    packed = pack(codes, bits)
+    tile_row(
+        tensor, 0, 0, rows, cols, row_stride_bytes=stride, codes=packed, scales=scales,
+        codebook=levels, relmse=0.001,
+    )  # fmt: skip
+    tensor.source = tensor.expected + rng.normal(0, 0.01, shape).astype(np.float32)
+    return tensor
+
+
 # What the page says of super-blocks: levels by code, and the power of two above the largest.
 LEVELS = {
     2: [-7, -2, 2, 7],
@@ -485,6 +509,8 @@ def sample_tensors() -> list[Stored]:
         superblock("s.sb3", (3, 513), 3, 32, 6, seed=14),
         superblock("s.sb4", (4, 70), 4, 32, 6, tile_rows=3, seed=15),
         superblock("s.sb4small", (2, 9), 4, 16, 4, seed=16),
+        codebook("c.nf", (5, 70), 4, 32, seed=19),
+        codebook("c.three", (3, 21), 3, 0, seed=20),
         turned(quantized("t.turned", (6, 192), "affine_u", 4, 64, tile_rows=4, seed=17), 64, 1, None),
         turned(superblock("t.both", (3, 96), 2, 16, 4, seed=18), 32, 2**62 + 5, rng.uniform(0.5, 2, 96).astype(np.float32)),
         quantized("embed.weight", (20, 48), "affine_u", 8, 32, seed=12, tile_rows=6, dtype="BF16"),

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from service.domain.methods import METHODS
+from service.domain.spec import MAX_OUTPUTS
 from tests import weights
 
 
@@ -243,7 +245,7 @@ def compiled():
 before = compiled()
 from arrowquant.cli import main
 for number, options in enumerate((["--bits", "2"], ["--bits", "4"], ["--bits", "8"],
-                                  ["--recipe", sys.argv[3]])):
+                                  *(["--recipe", file] for file in sys.argv[3:]))):
     arguments = ["quantize", sys.argv[2], str(Path(sys.argv[2], f"out{number}")), *options]
     saved, sys.argv = sys.argv, ["arrowquant", *arguments]
     try:
@@ -267,6 +269,21 @@ def test_the_build_compiles_all_that_a_job_calls(root: Path, tmp_path: Path) -> 
     weights.write(tmp_path / "model" / "model.safetensors", model)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"bits": 4, "granularity": "tensor", "method": "minmax"}))
+    methods = tmp_path / "methods.json"
+    outputs = [
+        {
+            "id": f"{method}-{rotation}",
+            "method": method,
+            "rotation": rotation,
+            "bits": facts.bits[0],
+        }
+        for method, facts in METHODS.items()
+        for rotation in ("none", "hadamard")
+    ]
+    assert len(outputs) <= 2 * MAX_OUTPUTS
+    methods.write_text(json.dumps({"outputs": outputs[:MAX_OUTPUTS]}))
+    others = tmp_path / "others.json"
+    others.write_text(json.dumps({"outputs": outputs[-MAX_OUTPUTS:]}))
     done = subprocess.run(
         [
             sys.executable,
@@ -274,7 +291,7 @@ def test_the_build_compiles_all_that_a_job_calls(root: Path, tmp_path: Path) -> 
             AFTER_THE_BUILD,
             str(root / "docker"),
             str(tmp_path / "model"),
-            str(recipe),
+            *map(str, (recipe, methods, others)),
         ],
         env={**os.environ, "PYTHONPATH": str(root), "ARROWQUANT_DATA_DIR": str(tmp_path / "data")},
         capture_output=True,

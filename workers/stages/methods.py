@@ -111,10 +111,40 @@ def _superblock(weights: Weights, how: Treatment) -> Fitted:
     return stored, encoded.errors, encoded.weighted
 
 
+def _hqq(weights: Weights, how: Treatment) -> Fitted:
+    return _affine(
+        kernels.quantize_hqq(
+            weights.x,
+            dtype=weights.dtype,
+            bits=how.bits,
+            group_size=how.group_size,
+            threads=weights.threads,
+        )
+    )
+
+
+def _codebook(weights: Weights, how: Treatment) -> Fitted:
+    nf4 = how.codebook == "nf4"
+    encoded = kernels.quantize_codebook(
+        weights.x,
+        dtype=weights.dtype,
+        levels=kernels.nf4_levels() if nf4 else kernels.lloyd_max_levels(how.bits),
+        group_size=how.group_size,
+        search=not nf4,
+        weights=weights.importance,
+        threads=weights.threads,
+    )
+    errors = encoded.errors
+    stored = StoredTile(encoded.codes, errors.rel_mse, encoded.scales, codebook=encoded.levels)
+    return stored, errors, encoded.weighted
+
+
 _FITS: Final[dict[Method, Callable[[Weights, Treatment], Fitted]]] = {
     "lsq": _groups,
     "minmax": _minmax,
     "superblock": _superblock,
+    "hqq": _hqq,
+    "codebook": _codebook,
 }
 
 
@@ -158,10 +188,27 @@ def _decode_superblock(
     )
 
 
+def _decode_codebook(
+    stored: StoredTile, plan: TensorPlan, threads: int, out: npt.NDArray[np.float32]
+) -> None:
+    assert stored.scales is not None
+    assert stored.codebook is not None
+    kernels.dequantize_codebook(
+        stored.codes,
+        stored.scales,
+        stored.codebook,
+        cols=plan.cols,
+        group_size=plan.treatment.group_size,
+        threads=threads,
+        out=out,
+    )
+
+
 _DECODERS: Final[
     dict[str, Callable[[StoredTile, TensorPlan, int, npt.NDArray[np.float32]], None]]
 ] = {
     "affine_u": _decode_affine,
     "sym_s": _decode_affine,
     "superblock": _decode_superblock,
+    "codebook": _decode_codebook,
 }

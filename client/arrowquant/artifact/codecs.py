@@ -3,6 +3,7 @@
     affine_u    w = scale * q + min
     sym_s       w = scale * (q - 2^(bits - 1))
     superblock  w = s * L(q) + c,  s and c being codes times the steps of a super-block
+    codebook    w = scale * codebook[q]
 
 in float32, halves being widened. Products are exact and the sum is rounded once, so every correct
 reader gives the same bits. A codec that is added is one entry of CODECS.
@@ -73,8 +74,12 @@ def _stride(count: int, bits: int) -> int:
 
 
 def _decode_groups(tile: Tile, start: int, stop: int, out: Rows) -> None:
-    zero = 1 << (tile.bits - 1) if tile.codec == "sym_s" else 0
-    decode.unpack(tile.codes[start:stop], tile.bits, decode.counting(tile.bits, zero), out)
+    if tile.codebook is None:
+        zero = 1 << (tile.bits - 1) if tile.codec == "sym_s" else 0
+        levels = decode.counting(tile.bits, zero)
+    else:
+        levels = tuple(tile.codebook.tolist())
+    decode.unpack(tile.codes[start:stop], tile.bits, levels, out)
     for halves, apply in ((tile.scales, np.multiply), (tile.mins, np.add)):
         if halves is None:
             continue
@@ -139,6 +144,12 @@ CODECS: Final[dict[str, Codec]] = {
         {"scales": _steps, "mins": _steps, "scale_codes": _scale_bytes, "min_codes": _scale_bytes},
         _decode_superblock,
         _superblock_problem,
+    ),
+    "codebook": Codec(
+        2,
+        {"scales": _scales, "codebook": lambda layout: 1 << layout.bits},
+        _decode_groups,
+        _no_scale_bits,
     ),
 }
 RAW: Final = "raw"

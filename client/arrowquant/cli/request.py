@@ -32,6 +32,9 @@ class Options:
     group_size: int | None = None
     granularity: str | None = None
     symmetric: bool = False
+    scale_bits: int | None = None
+    codebook: str | None = None
+    rotation: str | None = None
     unbias: float | None = None
     modality: str | None = None
     rules: list[str] | None = None
@@ -62,6 +65,9 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
         "group_size": options.group_size,
         "granularity": options.granularity,
         "symmetric": options.symmetric or None,
+        "scale_bits": options.scale_bits,
+        "codebook": options.codebook,
+        "rotation": options.rotation,
         "unbias": options.unbias,
         "modality": options.modality,
     }

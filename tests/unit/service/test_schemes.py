@@ -7,9 +7,12 @@ from itertools import product
 from service.domain.profiles import Role
 from service.domain.schemes import (
     BITS,
+    CODEBOOKS,
     GRANULARITIES,
     GROUP_SIZES,
     METHODS,
+    ROTATIONS,
+    SCALE_BITS,
     accepted,
     kept_roles,
     limits,
@@ -18,20 +21,29 @@ from service.domain.schemes import (
 
 
 def test_a_combination_is_listed_if_and_only_if_it_is_accepted() -> None:
+    names = ("method", "granularity", "codebook", "bits", "group_size", "symmetric", "scale_bits", "unbias")  # fmt: skip
+    both, halves = (False, True), (0.0, 1.0)
     listed = {
-        (s.method, s.granularity, bits, size, symmetric, unbias)
+        (s.method, s.granularity, s.codebook or None, *rest)
         for s in schemes()
-        for bits, size, symmetric, unbias in product(
-            s.bits, (None, *s.group_sizes), s.symmetric, (0.0, 1.0) if s.unbias else (0.0,)
+        for rest in product(
+            s.bits,
+            (None, *s.group_sizes),
+            s.symmetric,
+            (None, *s.scale_bits),
+            halves if s.unbias else (0.0,),
         )
     }
-    names = ("method", "granularity", "bits", "group_size", "symmetric", "unbias")
+    sizes, tables = (None, *GROUP_SIZES), (None, *CODEBOOKS)
     every = set(
-        product(METHODS, GRANULARITIES, BITS, (None, *GROUP_SIZES), (False, True), (0.0, 1.0))
+        product(METHODS, GRANULARITIES, tables, BITS, sizes, both, (None, *SCALE_BITS), halves)
     )
     taken = {some for some in every if accepted(**dict(zip(names, some, strict=True)))}
+    # A codebook may be left out: it is the first one then.
+    taken -= {some for some in taken if some[0] == "codebook" and some[2] is None}
     assert listed == taken
     assert len(every) > len(taken) > 100
+    assert {s.rotations for s in schemes()} == {ROTATIONS}
     # Values beyond the lists are refused whatever they are combined with.
     for scheme in schemes():
         both = {"method": scheme.method, "granularity": scheme.granularity}

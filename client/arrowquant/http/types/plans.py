@@ -124,11 +124,12 @@ class ResolvedRecipe(TypedDict):
 
     profile: Literal["edge", "local", "cloud"]
     bits: Literal[2, 3, 4, 8]
-    method: Literal["lsq", "minmax", "superblock"]
+    method: Literal["lsq", "minmax", "superblock", "hqq", "codebook"]
     granularity: Literal["group", "row", "tensor"]
     group_size: int
     symmetric: bool
     scale_bits: NotRequired[int]
+    codebook: NotRequired[Literal["lloyd_max", "nf4"] | None]
     rotation: NotRequired[Literal["none", "hadamard"]]
     unbias: float | None
     modality: NotRequired[Literal["text", "code", "image", "audio"] | None]

@@ -67,7 +67,8 @@ class SchemeLimits(TypedDict):
 
 
 class Scheme(TypedDict):
-    """A method with a granularity: any combination of the values listed is accepted, no other.
+    """A method with a granularity, and a codebook where it has one: any combination of the
+    values listed is accepted, no other.
 
     `group_sizes` is empty where there are no groups, `scale_bits` where scales are numbers;
     `unbias` says whether it may be above 0.
@@ -75,6 +76,7 @@ class Scheme(TypedDict):
 
     method: str
     granularity: str
+    codebook: str
     bits: list[int]
     group_sizes: list[int]
     symmetric: list[bool]
