@@ -77,7 +77,8 @@ def schemes() -> tuple[Scheme, ...]:
         if not accepted(**pair):
             continue
         tables = [name for name in CODEBOOKS if accepted(**pair, codebook=name)]
-        found += [_scheme(pair | {"codebook": name}) for name in tables or [None]]
+        found += [_scheme(pair | {"codebook": name}) for name in tables]
+        found += [] if tables else [_scheme(pair)]
     return tuple(found)
 
 
@@ -88,7 +89,7 @@ def _scheme(fixed: dict[str, Any]) -> Scheme:
     return Scheme(
         fixed["method"],
         fixed["granularity"],
-        fixed["codebook"] or "",
+        fixed.get("codebook", ""),
         taken("bits", BITS),
         taken("group_size", GROUP_SIZES),
         taken("symmetric", (False, True)),
