@@ -10,38 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tests.client.tensors import (
-    SCHEMA as SCHEMA,
-)
-from tests.client.tensors import (
-    WIDTH as WIDTH,
-)
-from tests.client.tensors import (
-    Stored as Stored,
-)
-from tests.client.tensors import (
-    bf16 as bf16,
-)
-from tests.client.tensors import (
-    codebook as codebook,
-)
-from tests.client.tensors import (
-    decode_naive as decode_naive,
-)
-from tests.client.tensors import (
-    pack as pack,
-)
-from tests.client.tensors import (
-    quantized as quantized,
-)
-from tests.client.tensors import (
-    raw as raw,
-)
-from tests.client.tensors import (
-    superblock as superblock,
-)
-from tests.client.tensors import (
-    turned as turned,
+from tests.client.naive import (
+    SCHEMA,
+    WIDTH,
+    Stored,
+    bf16,
+    codebook,
+    quantized,
+    raw,
+    superblock,
+    turned,
 )
 
 

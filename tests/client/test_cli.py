@@ -17,13 +17,13 @@ from arrowquant.cli import app as application
 from arrowquant.cli import inspection, render, request, session
 from arrowquant.errors import ArrowQuantError
 from arrowquant.http.client import Client
-from tests.client import fixtures
+from tests.client import fixtures, naive
 from tests.client.fake_server import KEY, URL, FakeServer
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> FakeServer:
-    tensors = [fixtures.quantized("w", (64, 200), "affine_u", 4, 32, tile_rows=16)]
+    tensors = [naive.quantized("w", (64, 200), "affine_u", 4, 32, tile_rows=16)]
     return FakeServer(fixtures.write_artifact(tmp_path / "stored", tensors, parts=2))
 
 
@@ -211,7 +211,7 @@ def test_inspect_fits_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
-    tensor = fixtures.quantized("\x1b[2Jevil[red]", (4, 40), "affine_u", 4, 32)
+    tensor = naive.quantized("\x1b[2Jevil[red]", (4, 40), "affine_u", 4, 32)
     folder = fixtures.write_artifact(tmp_path / "art", [tensor], name="\x1b]0;evil\x07[bold]")
     text = run("inspect", folder, "--tensors").stdout
     assert "\x1b" not in text

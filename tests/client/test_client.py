@@ -20,14 +20,14 @@ from arrowquant.http import sse
 from arrowquant.http.calls import Call
 from arrowquant.http.core import Policy
 from arrowquant.http.types import Event
-from tests.client import fixtures
+from tests.client import fixtures, naive
 from tests.client.awaited import Awaited
 from tests.client.fake_server import KEY, URL, FakeServer, problem
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> FakeServer:
-    tensors = [fixtures.quantized("w", (64, 200), "affine_u", 4, 32, tile_rows=16)]
+    tensors = [naive.quantized("w", (64, 200), "affine_u", 4, 32, tile_rows=16)]
     return FakeServer(fixtures.write_artifact(tmp_path / "stored", tensors, parts=3))
 
 

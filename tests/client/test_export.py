@@ -17,17 +17,17 @@ import arrowquant
 from arrowquant import ArrowQuantError
 from arrowquant.artifact import export
 from arrowquant.artifact.decode import to_bfloat16
-from tests.client import fixtures
+from tests.client import fixtures, naive
 
 PLAIN = ("F32", "F16", "F64", "I64", "BOOL")
 
 
-def plain_tensors() -> list[fixtures.Stored]:
+def plain_tensors() -> list[naive.Stored]:
     """Those that the safetensors library can write from NumPy."""
     return [t for t in fixtures.sample_tensors() if t.dtype in PLAIN]
 
 
-def with_true_errors(tensors: list[fixtures.Stored]) -> list[fixtures.Stored]:
+def with_true_errors(tensors: list[naive.Stored]) -> list[naive.Stored]:
     """Sources in their own dtype, and the error of each tile as the format defines it."""
     for tensor in tensors:
         if tensor.codec == "raw":
@@ -195,7 +195,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_failed_export(tmp_path: Path) -> None:
-    tensors = [*plain_tensors(), fixtures.quantized("z", (4, 40), "affine_u", 4, 32)]
+    tensors = [*plain_tensors(), naive.quantized("z", (4, 40), "affine_u", 4, 32)]
     tensors[-1].rows[0]["rows"] = 7
     folder = fixtures.write_artifact(tmp_path / "art", tensors)
     with pytest.raises(arrowquant.ArtifactError):
@@ -208,13 +208,13 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     import google_crc32c
 
     rows, cols, tiles = 4096, 4096, 4
-    tensor = fixtures.Stored("big", (rows, cols), "F32", "affine_u", 4, 128)
+    tensor = naive.Stored("big", (rows, cols), "F32", "affine_u", 4, 128)
     step = rows // tiles
     rng = np.random.default_rng(0)
     for index in range(tiles):
         codes = rng.bytes(step * cols // 2)
         scales = np.full(step * cols // 128, 0.01, np.float16)
-        fixtures.tile_row(
+        naive.tile_row(
             tensor, index, index * step, step, cols,
             row_stride_bytes=cols // 2, codes=codes, scales=scales, mins=scales,
             crc32c=google_crc32c.value(codes),

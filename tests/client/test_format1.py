@@ -12,7 +12,7 @@ import pytest
 
 import arrowquant
 from arrowquant import ArtifactError
-from tests.client import fixtures
+from tests.client import fixtures, naive
 
 OLD = Path(__file__).parent / "format1"
 DECODED = {
@@ -42,7 +42,7 @@ def test_an_old_artifact_opens_and_decodes() -> None:
 def test_a_part_is_of_the_version_that_the_manifest_says(tmp_path: Path, version: int) -> None:
     """A part of the other version is refused even where all of its tiles would fit."""
     folder = fixtures.write_artifact(
-        tmp_path / "out", [fixtures.quantized("w", (4, 40), "affine_u", 4, 32)]
+        tmp_path / "out", [naive.quantized("w", (4, 40), "affine_u", 4, 32)]
     )
     manifest = fixtures.read_manifest(folder)
     if version == 2:

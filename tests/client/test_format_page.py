@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import arrowquant
-from tests.client import fixtures
+from tests.client import fixtures, naive
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -105,5 +105,5 @@ def test_the_page_shows_the_javascript_file() -> None:
 def test_the_page_lists_the_columns() -> None:
     page = (DOCS / "artifact-format.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| `(\w+)` \| ([\w&;:, ]+) \|", page, re.MULTILINE)
-    names = [name for name, _ in table[: len(fixtures.SCHEMA)]]
-    assert names == fixtures.SCHEMA.names
+    names = [name for name, _ in table[: len(naive.SCHEMA)]]
+    assert names == naive.SCHEMA.names

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import arrowquant
 from arrowquant import ArtifactError
 from tests import hostile
-from tests.client import fixtures
+from tests.client import fixtures, naive
 
 
 def read_all(folder: Path) -> None:
@@ -38,7 +38,7 @@ def good(tmp_path: Path) -> Path:
 
 def one(tmp_path: Path, **changes: Any) -> Path:
     """An artifact of one tile with some of its fields changed; the manifest is consistent."""
-    tensor = fixtures.quantized("w", (4, 40), "affine_u", 4, 32, seed=1)
+    tensor = naive.quantized("w", (4, 40), "affine_u", 4, 32, seed=1)
     tensor.rows[0].update(changes)
     return fixtures.write_artifact(tmp_path / "one", [tensor])
 
@@ -201,7 +201,7 @@ def test_compressed_buffers_are_refused(
 ) -> None:
     """A body of some bytes that says it holds 8 GiB: Arrow is never asked to read it."""
     folder = one(tmp_path)
-    replace_part(folder, lambda path: hostile.write_bomb(path, fixtures.SCHEMA, codec))
+    replace_part(folder, lambda path: hostile.write_bomb(path, naive.SCHEMA, codec))
     opened = pa.ipc.open_file
     asked: list[object] = []
     monkeypatch.setattr(pa.ipc, "open_file", lambda file: asked.append(file) or opened(file))
@@ -228,7 +228,7 @@ def test_metadata_that_is_made_to_harm(
 )
 def test_other_schemas_are_refused(tmp_path: Path, kind: str) -> None:
     folder = one(tmp_path)
-    schema = fixtures.SCHEMA
+    schema = naive.SCHEMA
     index = schema.get_field_index("role")
     if kind == "extension":
         schema = schema.set(index, pa.field("role", pa.json_(), False))
@@ -247,19 +247,19 @@ def test_other_schemas_are_refused(tmp_path: Path, kind: str) -> None:
         schema = schema.with_metadata({"arrowquant.format": "1"})
     else:
         schema = schema.set(index, pa.field("role", pa.string(), False, {"a": "b"}))
-    rows = fixtures.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows
+    rows = naive.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows
     rows = [] if kind in ("deep", "endless") else rows
     refused(replace_part(folder, lambda path: fixtures.write_part(path, rows, schema)))
 
 
 def test_two_rows_in_a_batch_are_refused(tmp_path: Path) -> None:
     folder = one(tmp_path)
-    row = fixtures.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows[0]
+    row = naive.quantized("w", (4, 40), "affine_u", 4, 32, seed=1).rows[0]
 
     def write(path: Path) -> None:
-        with pa.ipc.new_file(str(path), fixtures.SCHEMA) as writer:
-            arrays = [pa.array([row[f.name]] * 2, f.type) for f in fixtures.SCHEMA]
-            writer.write_batch(pa.record_batch(arrays, schema=fixtures.SCHEMA))
+        with pa.ipc.new_file(str(path), naive.SCHEMA) as writer:
+            arrays = [pa.array([row[f.name]] * 2, f.type) for f in naive.SCHEMA]
+            writer.write_batch(pa.record_batch(arrays, schema=naive.SCHEMA))
 
     refused(replace_part(folder, write), "2 rows, not 1")
 
@@ -322,7 +322,7 @@ def test_odd_manifests_never_crash(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("odd")
-    fixtures.write_artifact(folder, [fixtures.quantized("w", (4, 40), "affine_u", 4, 32)])
+    fixtures.write_artifact(folder, [naive.quantized("w", (4, 40), "affine_u", 4, 32)])
     text = json.dumps(fixtures.read_manifest(folder))
     manifest = json.loads(text)
     holder = data.draw(st.sampled_from([manifest, manifest["parts"][0], manifest["tensors"][0]]))

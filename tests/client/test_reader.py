@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import arrowquant
 from arrowquant.artifact import codecs, decode
 from arrowquant.artifact.tile import Tile
-from tests.client import fixtures
+from tests.client import fixtures, naive
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["indexed", "scanned"])
@@ -38,7 +38,7 @@ def test_every_tensor_decodes_as_the_formula_says(sample: Path) -> None:
             assert values.shape == tensor.shape == stored.shape
             np.testing.assert_array_equal(values, stored.expected, err_msg=stored.name)
             assert tensor.stored_bytes == fixtures.stored_bytes(stored)
-            assert tensor.nbytes == math.prod(stored.shape) * fixtures.WIDTH[stored.dtype]
+            assert tensor.nbytes == math.prod(stored.shape) * naive.WIDTH[stored.dtype]
 
 
 def test_it_is_a_mapping(sample: Path) -> None:
@@ -170,7 +170,7 @@ def test_decoding_equals_the_naive_loop(
     scales = rng.normal(0, 10, size).astype(np.float16)
     mins = None if symmetric else rng.normal(0, 10, size).astype(np.float16)
     stride = (cols * bits + 7) // 8
-    packed = np.frombuffer(fixtures.pack(codes, bits), np.uint8).reshape(rows, stride)
+    packed = np.frombuffer(naive.pack(codes, bits), np.uint8).reshape(rows, stride)
     codec = "sym_s" if symmetric else "affine_u"
     tile = Tile(
         "t", 0, 0, rows, cols, (rows, cols), "F32", "linear", codec, bits, group,
@@ -181,7 +181,7 @@ def test_decoding_equals_the_naive_loop(
         patch.setattr(decode, "BLOCK_WEIGHTS", block)
         for start, stop in decode.blocks(rows, cols, block):
             codecs.decode_rows(tile, start, stop, out[start:stop])
-    want = fixtures.decode_naive(codes, scales, mins, bits, group)
+    want = naive.decode_naive(codes, scales, mins, bits, group)
     np.testing.assert_array_equal(out.view(np.uint32), want.view(np.uint32))
 
 
