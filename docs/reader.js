@@ -65,7 +65,28 @@ function table(tile, cols, code) {
   return (r, c) => scales[group(r, c)] * levels[code(r, c)];
 }
 
-const CODECS = { affine_u: affine, sym_s: symmetric, superblock, codebook: table };
+const FACTORS = { 2: 0xc52, 3: 0xe29, 4: 0xdee };
+
+function trellis({ bits, codes, rows, scales: halves }, cols) {
+  const [scales, stride, root] = [floats(halves), codes.length / Number(rows), (x) => x ** 0.125];
+  const level = (W) => {
+    let [a, u] = [FACTORS[bits], 0];
+    for (let i = 0; i < 12; i++) {
+      if ((W >> i) & 1) u ^= a;
+      a = (a << 1) ^ ((a >> 11) * 0x1053);
+    }
+    const p = (2 * u + 1) / 8192;
+    return Math.round(5517 * (root(p) - root(1 - p))) / 1024;
+  };
+  const levels = Array.from({ length: 4096 }, (_, W) => level(W));
+  return (r, c) => {
+    const [at, shift] = [(c * bits) >> 3, (c * bits) & 7];
+    const bytes = [0, 1, 2].map((n) => codes[r * stride + ((at + n) % stride)] << (8 * n));
+    return scales[r] * levels[((bytes[0] | bytes[1] | bytes[2]) >> shift) & 4095];
+  };
+}
+
+const CODECS = { affine_u: affine, sym_s: symmetric, superblock, codebook: table, trellis };
 
 /** Undo the rotation of every row, in place. */
 function turnBack(values, cols, { block, seed }) {

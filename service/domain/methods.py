@@ -59,6 +59,9 @@ METHODS: Final[dict[Method, MethodFacts]] = {
         "superblock", (2, 3, 4), ("group",), (16, 32), unbias=True, importance=True,
         groups={2: 16, 3: 32, 4: 32}, scale_bits=(4, 6), scale_widths={2: 4, 3: 6, 4: 6},
     ),
+    "trellis": MethodFacts(
+        "trellis", (2, 3, 4), ("row",), unbias=True, importance=True, rotated=True
+    ),
     "hqq": MethodFacts("affine_u", (2, 3, 4, 8), ("group", "row"), _PLAIN),
     "codebook": MethodFacts(
         "codebook", (2, 3, 4), ("group", "row"), _PLAIN, importance=True,

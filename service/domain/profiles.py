@@ -9,7 +9,7 @@ from typing import Literal
 Bits = Literal[2, 3, 4, 8]
 GroupSize = Literal[16, 32, 64, 128, 256]
 ScaleBits = Literal[4, 6]
-Method = Literal["lsq", "minmax", "superblock", "hqq", "codebook"]
+Method = Literal["lsq", "minmax", "superblock", "trellis", "hqq", "codebook"]
 Codebook = Literal["lloyd_max", "nf4"]
 Rotation = Literal["none", "hadamard"]
 OnMiss = Literal["climb", "fail"]

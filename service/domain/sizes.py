@@ -7,12 +7,14 @@ is Arrow IPC framing (`framing`). A codec that is added gets its function here, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Protocol
 
 SCALE_BYTES = 2  # float16
 SINGLE_BYTES = 4  # float32
+TRELLIS_WINDOW = 12  # bits that choose a level
 SUPER_BLOCK = 256  # weights that share a pair of steps
 
 
@@ -100,9 +102,17 @@ def _codebook(rows: int, cols: int, how: Coding) -> TileSizes:
     return TileSizes(codes, scales=_scales(rows, cols, how), codebook=table)
 
 
+def _trellis(rows: int, cols: int, how: Coding) -> TileSizes:
+    """Rows are circles of whole bytes that hold at least one window."""
+    whole = math.lcm(8, how.bits)
+    bits = -(-max(cols * how.bits, TRELLIS_WINDOW) // whole) * whole
+    return TileSizes(rows * bits // 8, scales=SCALE_BYTES * rows)
+
+
 _CODECS: dict[str, Callable[[int, int, Coding], TileSizes]] = {
     "affine_u": _affine,
     "sym_s": _symmetric,
     "superblock": _superblock,
     "codebook": _codebook,
+    "trellis": _trellis,
 }

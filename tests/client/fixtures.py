@@ -19,6 +19,7 @@ from tests.client.naive import (
     quantized,
     raw,
     superblock,
+    trellis,
     turned,
 )
 
@@ -194,6 +195,9 @@ def sample_tensors() -> list[Stored]:
         superblock("s.sb3", (3, 513), 3, 32, 6, seed=14),
         superblock("s.sb4", (4, 70), 4, 32, 6, tile_rows=3, seed=15),
         superblock("s.sb4small", (2, 9), 4, 16, 4, seed=16),
+        trellis("w.two", (3, 37), 2, seed=21),
+        trellis("w.three", (4, 50), 3, seed=22),
+        trellis("w.four", (2, 1), 4, seed=23),
         codebook("c.nf", (5, 70), 4, 32, seed=19),
         codebook("c.three", (3, 21), 3, 0, seed=20),
         turned(quantized("t.turned", (6, 192), "affine_u", 4, 64, tile_rows=4, seed=17), 64, 1, None),

@@ -244,6 +244,37 @@ def codebook(name: str, shape: tuple[int, int], bits: int, group_size: int, seed
     return tensor
 
 
+def trellis(name: str, shape: tuple[int, int], bits: int, seed: int) -> Stored:
+    """A tensor of random windows, read bit by bit around the circle of each row."""
+    rng = np.random.default_rng(seed)
+    rows, cols = shape
+    whole = {2: 8, 3: 24, 4: 8}[bits]
+    length = -(-max(cols * bits, 12) // whole) * whole
+    stream = rng.integers(0, 2, (rows, length))
+    scales = rng.uniform(0.01, 0.2, rows).astype(np.float16)
+    tensor = Stored(name, shape, "F32", "trellis", bits)
+    tensor.expected = np.empty(shape, np.float32)
+    for r in range(rows):
+        for c in range(cols):
+            window = sum(int(stream[r, (c * bits + i) % length]) << i for i in range(12))
+            tensor.expected[r, c] = np.float32(scales[r]) * np.float32(_level(window, bits) / 1024)
+    tile_row(
+        tensor, 0, 0, rows, cols, row_stride_bytes=length // 8, codes=pack(stream, 1),
+        scales=scales, relmse=0.001,
+    )  # fmt: skip
+    tensor.source = tensor.expected + rng.normal(0, 0.01, shape).astype(np.float32)
+    return tensor
+
+
+def _level(window: int, bits: int) -> int:
+    factor, u = {2: 0xC52, 3: 0xE29, 4: 0xDEE}[bits], 0
+    for i in range(12):
+        u ^= factor if window >> i & 1 else 0
+        factor = factor << 1 if factor < 2048 else factor << 1 ^ 0x1053
+    p = (2 * u + 1) / 8192
+    return round(5517 * (p**0.125 - (1 - p) ** 0.125))
+
+
 # What the page says of super-blocks: levels by code, and the power of two above the largest.
 LEVELS = {
     2: [-7, -2, 2, 7],

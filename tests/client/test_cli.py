@@ -185,8 +185,8 @@ def test_inspect(artifact: Path) -> None:
     for stored in fixtures.sample_tensors():
         assert stored.name in listed
     found = json.loads(run("inspect", artifact, "--json").stdout)
-    assert found["states"] == {"DONE": 19, "KEPT": 8, "TIED": 1}
-    assert sum(row["tensors"] for row in found["roles"]) == 28
+    assert found["states"] == {"DONE": 22, "KEPT": 8, "TIED": 1}
+    assert sum(row["tensors"] for row in found["roles"]) == 31
     assert found["tensors"][0]["sqnr_db"] > 10
 
 

@@ -26,6 +26,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "superblock-2": {"method": "superblock", "bits": 2},
     "superblock-3": {"method": "superblock", "bits": 3, "unbias": 1.0},
     "superblock-4": {"method": "superblock", "bits": 4, "group_size": 16, "scale_bits": 4},
+    "trellis": {"method": "trellis", "bits": 2, "unbias": 1.0},
+    "trellis-plain": {"method": "trellis", "bits": 3, "rotation": "none"},
     "hqq": {"method": "hqq", "bits": 4, "group_size": 64},
     "nf4": {"method": "codebook", "codebook": "nf4", "bits": 4, "group_size": 64},
     "lloyd-max": {"method": "codebook", "bits": 3, "group_size": 32},
@@ -63,6 +65,10 @@ def _by_kernels(tensor: arrowquant.QuantizedTensor) -> Any:
             steps = tile.scales.reshape(rows), tile.mins.reshape(rows)
             shape |= {"bits": tile.bits, "scale_bits": tile.scale_bits}
             values = kernels.dequantize_superblock(tile.codes, *packed, *steps, **shape)
+        elif tile.codec == "trellis":
+            values = kernels.dequantize_trellis(
+                tile.codes, tile.scales, bits=tile.bits, cols=tile.cols
+            )
         elif tile.codec == "codebook":
             scales = tile.scales.reshape(rows)
             values = kernels.dequantize_codebook(tile.codes, scales, tile.codebook, **shape)
@@ -94,8 +100,9 @@ def test_from_recipe_to_reader(tmp_path: Path, source: Path, name: str) -> None:
         for tensor in model.values():
             if tensor.codec != "raw":
                 assert np.array_equal(tensor.dequantize(), _by_kernels(tensor)), tensor.name
-        turned = {name for name, t in model.items() if any(x.rotation for x in t.stored())}
-        assert ("wide.weight" in turned) == ("rotation" in recipe)
+        turned = {key for key, t in model.items() if any(x.rotation for x in t.stored())}
+        rotated = recipe.get("rotation", "hadamard" if name == "trellis" else "none")
+        assert ("wide.weight" in turned) == (rotated == "hadamard")
         assert "odd.weight" not in turned
     assert codecs > {"raw"}
     assert _replayed(job, threads=5)["verdict"] == "identical"
@@ -218,7 +225,7 @@ def test_rotation_spreads_outliers(tmp_path: Path) -> None:
     assert found["hadamard"] > 9.0
 
 
-@pytest.mark.parametrize("method", ["lsq", "superblock"])
+@pytest.mark.parametrize("method", ["lsq", "superblock", "trellis"])
 def test_unbias_gives_rows_their_length_back(tmp_path: Path, method: str) -> None:
     values = weights.gaussian((256, 512), 1)
     source = weights.write(tmp_path / "m.safetensors", {"a.weight": weights.tensor(values)})

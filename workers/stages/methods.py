@@ -111,6 +111,19 @@ def _superblock(weights: Weights, how: Treatment) -> Fitted:
     return stored, encoded.errors, encoded.weighted
 
 
+def _trellis(weights: Weights, how: Treatment) -> Fitted:
+    encoded = kernels.quantize_trellis(
+        weights.x,
+        dtype=weights.dtype,
+        bits=how.bits,
+        unbias=how.unbias,
+        weights=weights.importance,
+        threads=weights.threads,
+    )
+    stored = StoredTile(encoded.codes, encoded.errors.rel_mse, encoded.scales)
+    return stored, encoded.errors, encoded.weighted
+
+
 def _hqq(weights: Weights, how: Treatment) -> Fitted:
     return _affine(
         kernels.quantize_hqq(
@@ -143,6 +156,7 @@ _FITS: Final[dict[Method, Callable[[Weights, Treatment], Fitted]]] = {
     "lsq": _groups,
     "minmax": _minmax,
     "superblock": _superblock,
+    "trellis": _trellis,
     "hqq": _hqq,
     "codebook": _codebook,
 }
@@ -188,6 +202,20 @@ def _decode_superblock(
     )
 
 
+def _decode_trellis(
+    stored: StoredTile, plan: TensorPlan, threads: int, out: npt.NDArray[np.float32]
+) -> None:
+    assert stored.scales is not None
+    kernels.dequantize_trellis(
+        stored.codes,
+        stored.scales,
+        bits=plan.treatment.bits,
+        cols=plan.cols,
+        threads=threads,
+        out=out,
+    )
+
+
 def _decode_codebook(
     stored: StoredTile, plan: TensorPlan, threads: int, out: npt.NDArray[np.float32]
 ) -> None:
@@ -211,4 +239,5 @@ _DECODERS: Final[
     "sym_s": _decode_affine,
     "superblock": _decode_superblock,
     "codebook": _decode_codebook,
+    "trellis": _decode_trellis,
 }

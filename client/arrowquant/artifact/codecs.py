@@ -4,6 +4,7 @@
     sym_s       w = scale * (q - 2^(bits - 1))
     superblock  w = s * L(q) + c,  s and c being codes times the steps of a super-block
     codebook    w = scale * codebook[q]
+    trellis     w = scale * L(window of 12 bits), see trellis
 
 in float32, halves being widened. Products are exact and the sum is rounded once, so every correct
 reader gives the same bits. A codec that is added is one entry of CODECS.
@@ -18,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from arrowquant.artifact import decode
+from arrowquant.artifact import decode, trellis
 from arrowquant.artifact.rotation import unrotate
 from arrowquant.artifact.tile import Layout, Tile, groups_in_row
 
@@ -111,6 +112,11 @@ def _decode_superblock(tile: Tile, start: int, stop: int, out: Rows) -> None:
         _by_group(out, each, tile.group_size, apply)
 
 
+def _decode_trellis(tile: Tile, start: int, stop: int, out: Rows) -> None:
+    assert tile.scales is not None
+    trellis.decode(tile.codes[start:stop], tile.scales[start:stop], tile.bits, out)
+
+
 def _by_group(out: Rows, each: Rows, size: int, apply: np.ufunc) -> None:
     """Apply each group's number (rows, groups) to its weights, in place."""
     rows, cols = out.shape
@@ -136,6 +142,17 @@ def _superblock_problem(layout: Layout) -> str:
     return ""
 
 
+def _trellis_problem(layout: Layout) -> str:
+    if layout.bits not in trellis.BITS:
+        return f"{layout.bits} bits do not go with codec trellis"
+    if layout.group_size:
+        return f"groups of {layout.group_size} do not go with codec trellis"
+    need = trellis.row_bytes(layout.cols, layout.bits)
+    if layout.stride != need:
+        return f"rows of {layout.stride} bytes of codec trellis, need {need}"
+    return _no_scale_bits(layout)
+
+
 CODECS: Final[dict[str, Codec]] = {
     "affine_u": Codec(1, {"scales": _scales, "mins": _scales}, _decode_groups, _no_scale_bits),
     "sym_s": Codec(1, {"scales": _scales}, _decode_groups, _no_scale_bits),
@@ -151,5 +168,6 @@ CODECS: Final[dict[str, Codec]] = {
         _decode_groups,
         _no_scale_bits,
     ),
+    "trellis": Codec(2, {"scales": _scales}, _decode_trellis, _trellis_problem),
 }
 RAW: Final = "raw"

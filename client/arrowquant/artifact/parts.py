@@ -78,7 +78,7 @@ class Part:
             raise invalid(wrong, **where)
         # Large values stay where they are: as views, never as Python objects.
         codes = np.frombuffer(_large(batch, "codes"), np.uint8)
-        stride = int(value["row_stride_bytes"])
+        stride = shape.stride
         if codes.size != shape.rows * stride:
             detail = f"{codes.size} bytes of codes for {shape.rows} rows of {stride} bytes"
             raise invalid(detail, **where)
@@ -126,6 +126,7 @@ class _Shape:
         self.rows, self.cols = int(value["rows"]), int(value["cols"])
         self.bits, self.group_size = tensor.bits, tensor.group_size
         self.scale_bits = int(value.get("scale_bits") or 0)
+        self.stride = int(value["row_stride_bytes"])
 
 
 def _check_schema(found: Any, version: int, where: dict[str, Any]) -> None:

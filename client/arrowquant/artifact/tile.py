@@ -30,6 +30,9 @@ class Layout(Protocol):
     @property
     def scale_bits(self) -> int: ...
 
+    @property
+    def stride(self) -> int: ...
+
 
 def groups_in_row(layout: Layout) -> int:
     """Groups of a row; 1 also when the tensor has one scale in all."""
@@ -79,6 +82,11 @@ class Tile:
     def groups(self) -> int:
         """Groups of a row (1 when the tensor has one scale in all)."""
         return groups_in_row(self)
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a row of codes."""
+        return self.codes.shape[1]
 
     @property
     def stored_bytes(self) -> int:

@@ -124,7 +124,7 @@ class ResolvedRecipe(TypedDict):
 
     profile: Literal["edge", "local", "cloud"]
     bits: Literal[2, 3, 4, 8]
-    method: Literal["lsq", "minmax", "superblock", "hqq", "codebook"]
+    method: Literal["lsq", "minmax", "superblock", "trellis", "hqq", "codebook"]
     granularity: Literal["group", "row", "tensor"]
     group_size: int
     symmetric: bool
