@@ -53,6 +53,14 @@ Modality = Annotated[
     str | None,
     typer.Option(help="text, code, image or audio; found out from the source if not given"),
 ]
+CalibrationFile = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="PATH",
+        help="What the layers of these weights saw; weighs errors by it",
+    ),
+]
 Rules = Annotated[
     list[str] | None,
     typer.Option("--rule", help="GLOB=keep or GLOB=BITS; first match wins; repeatable"),
@@ -91,6 +99,7 @@ def quantize(
     codebook: Codebook = None,
     rotation: Rotation = None,
     unbias: Unbias = None,
+    calibration: CalibrationFile = None,
     modality: Modality = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
@@ -124,9 +133,9 @@ def quantize(
         min_sqnr=min_sqnr,
     )
     with _reported():
-        wanted = recipes.build(recipe, options)
+        wanted = recipes.build(recipe, options, calibration)
         limits = recipes.limits(threads, max_memory)
-        summary = _run(src, dst, wanted, limits, replace, quiet=as_json)
+        summary = _run(src, dst, wanted, limits, replace, calibration, quiet=as_json)
         if as_json:
             typer.echo(json.dumps(summary, indent=2))
         else:
@@ -145,6 +154,7 @@ def plan(
     codebook: Codebook = None,
     rotation: Rotation = None,
     unbias: Unbias = None,
+    calibration: CalibrationFile = None,
     modality: Modality = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
@@ -176,8 +186,9 @@ def plan(
         from service.usecases.plan import announce
         from workers.local import TENANT, TwoPlaces, plan_request
 
-        store, request = plan_request(src, recipes.build(recipe, options))
-        announced = announce(TwoPlaces(store, store), TENANT, request)
+        store, request = plan_request(src, recipes.build(recipe, options, calibration))
+        stores = TwoPlaces(store, store, calibration)
+        announced = announce(stores, TENANT, request)
         if as_json:
             typer.echo(json.dumps(announced, indent=2))
         else:
@@ -203,7 +214,14 @@ def serve(
 
 
 def _run(
-    src: str, dst: str, recipe: Recipe, limits: Limits, replace: bool, *, quiet: bool
+    src: str,
+    dst: str,
+    recipe: Recipe,
+    limits: Limits,
+    replace: bool,
+    calibration: str | None,
+    *,
+    quiet: bool,
 ) -> dict[str, Any]:
     settings = Settings.load()
     compiled = kernel_cache.warm(kernel_cache.choose(settings.data_dir))
@@ -218,7 +236,7 @@ def _run(
     asked = "log_level" in settings.model_fields_set
     logs.configure(settings.log_level if asked else "error", settings.log_format)
 
-    job = local.open_job(settings, src, dst, recipe, limits, replace=replace)
+    job = local.open_job(settings, src, dst, recipe, limits, calibration, replace=replace)
     with contextlib.closing(job):
         last = render.follow(console, job.run(), job.troubles)
         if last.state is not JobState.SUCCEEDED:
@@ -248,6 +266,7 @@ def _reported() -> Iterator[None]:
 _USAGE = frozenset(
     {
         *("invalid_spec", "rule_matched_nothing", "location_not_allowed"),
-        *("source_not_found", "output_exists"),
+        *("source_not_found", "output_exists", "connection_not_found"),
+        *("invalid_calibration", "calibration_mismatch"),
     }
 )

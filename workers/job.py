@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,10 @@ from service.domain.outputs import JobPlan, OutputSpec, from_json, plan_outputs
 from service.domain.ports import ObjectStores
 from service.domain.report import part_name, report_name
 from service.domain.spec import JobRequest
+from service.domain.units import Unit
+from service.usecases.calibration import with_calibration
 from service.usecases.inspect_source import inspect, reopen
+from workers.calibration.measured import Measured
 from workers.stages.metered import Metered
 from workers.stages.scratch import Scratch
 
@@ -29,22 +34,28 @@ class JobContext:
     outputs: tuple[OutputSpec, ...]
     source: Metered
     output: Metered
+    calibration: Metered | None = None
 
     @classmethod
     def of(cls, claim: Claim, stores: ObjectStores) -> JobContext:
         request = JobRequest.model_validate(claim.request)
         output = stores.open(claim.tenant, request.output.connection)
+        outputs = from_json(claim.resolved)
+        named = outputs[0].recipe.calibration  # that of the recipe: outputs have none of their own
         return cls(
             claim,
             request,
-            from_json(claim.resolved),
+            outputs,
             Metered(stores.open(claim.tenant, request.source.connection)),
             Metered(Scratch(output) if "replay" in claim.resolved else output),
+            None if named is None else Metered(stores.open(claim.tenant, named.connection)),
         )
 
     def moved(self) -> tuple[int, int]:
         """Bytes read and written so far."""
-        return self.source.bytes_read + self.output.bytes_read, self.output.bytes_written
+        calibration = self.calibration.bytes_read if self.calibration else 0
+        read = self.source.bytes_read + self.output.bytes_read + calibration
+        return read, self.output.bytes_written
 
     @property
     def replay(self) -> dict[str, Any] | None:
@@ -78,14 +89,37 @@ class JobContext:
         """Where the manifest that this one replaces is kept for a while."""
         return f"manifest-before-{self.first_part(output):05d}.json"
 
+    @contextmanager
+    def measured(self, plan: JobPlan, unit: Unit) -> Iterator[Measured | None]:
+        """The calibration file, open while the unit is at work; None if it is not used there."""
+        index, named = plan.catalog.calibration, self.outputs[0].recipe.calibration
+        used = any(
+            each.tensors[p.tensor].treatment.calibrated for each in plan.plans for p in unit.pieces
+        )
+        if self.calibration is None or index is None or named is None or not used:
+            yield None
+            return
+        info = ObjectInfo(index.key, index.size, index.etag)
+        with Measured(self.calibration, info, named) as measured:
+            yield measured
+
     def fresh_plan(self) -> JobPlan:
         """Plan from the source as it is now."""
-        return plan_outputs(inspect(self.source, self.request.source.prefix), self.outputs)
+        catalog = inspect(self.source, self.request.source.prefix)
+        named = self.outputs[0].recipe.calibration
+        if self.calibration is not None and named is not None:
+            info = self.calibration.stat(named.key)
+            catalog = with_calibration(catalog, self.calibration, info)
+        return plan_outputs(catalog, self.outputs)
 
 
 def pinned(plan: JobPlan) -> dict[str, Any]:
     """What the ledger keeps of a planned source: enough to open the very same one again."""
-    return {
+    measured = plan.catalog.calibration
+    named = (
+        {} if measured is None else {"calibration": [measured.key, measured.size, measured.etag]}
+    )
+    return named | {
         "objects": [[info.key, info.size, info.etag] for info in plan.catalog.objects],
         "ties": plan.catalog.ties,
         "ignored": list(plan.catalog.ignored),
@@ -108,6 +142,9 @@ class PlanCache:
             looks = Detection.from_dict(source.get("looks", {}))
             ignored = source.get("ignored", ())
             catalog = reopen(context.source, objects, source["ties"], ignored, looks)
+            if context.calibration is not None:
+                info = ObjectInfo(*source["calibration"])
+                catalog = with_calibration(catalog, context.calibration, info)
             self._plans[key] = plan_outputs(catalog, context.outputs)
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)

@@ -53,15 +53,25 @@ EVENTS_AT_ONCE = 1000
 
 
 class TwoPlaces:
-    """The source and the output of one command, as connections."""
+    """The source, the output and the calibration file's place of one command, as connections."""
 
-    def __init__(self, source: ObjectStore, output: ObjectStore) -> None:
+    def __init__(
+        self, source: ObjectStore, output: ObjectStore, calibration: str | None = None
+    ) -> None:
         self._stores = {"source": source, "output": output}
+        if calibration is not None:
+            self._stores["calibration"], _ = places.calibration(calibration)
 
     def names(self, tenant: str) -> list[str]:
         return sorted(self._stores)
 
     def open(self, tenant: str, connection: str) -> ObjectStore:
+        if connection not in self._stores:
+            raise ArrowQuantError(
+                "connection_not_found",
+                f"there is no connection {connection!r} without a server",
+                "Name the calibration file with --calibration PATH.",
+            )
         return self._stores[connection]
 
     def place(self, tenant: str, connection: str) -> str:
@@ -128,7 +138,14 @@ def plan_request(source: str, recipe: Recipe) -> tuple[ObjectStore, PlanRequest]
 
 
 def open_job(
-    settings: Settings, source: str, output: str, recipe: Recipe, limits: Limits, *, replace: bool
+    settings: Settings,
+    source: str,
+    output: str,
+    recipe: Recipe,
+    limits: Limits,
+    calibration: str | None = None,
+    *,
+    replace: bool,
 ) -> LocalJob:
     """Begin a job, or take up the one that an earlier, interrupted run of this command began."""
     source_store, planned = plan_request(source, recipe)
@@ -139,9 +156,10 @@ def open_job(
         recipe=recipe,
         output=destination,
     )
-    ledger_file = _ledger_file(settings, source, output, request)
+    ledger_file = _ledger_file(settings, [source, output, *filter(None, [calibration])], request)
     settings = _within(settings, limits)
-    deps = _deps(settings, ledger_file, TwoPlaces(source_store, output_store))
+    stores = TwoPlaces(source_store, output_store, calibration)
+    deps = _deps(settings, ledger_file, stores)
     job_id = _resume(deps) or _create(deps, request)
     return LocalJob(deps, job_id, ledger_file)
 
@@ -156,9 +174,9 @@ def _within(settings: Settings, limits: Limits) -> Settings:
     return settings.model_copy(update={key: v for key, v in given.items() if v is not None})
 
 
-def _ledger_file(settings: Settings, source: str, output: str, request: JobRequest) -> Path:
+def _ledger_file(settings: Settings, given: list[str], request: JobRequest) -> Path:
     recipe = to_json(resolve_outputs(request.recipe))
-    ends = [_absolute(source), _absolute(output)]
+    ends = [_absolute(place) for place in given]
     # Another version may write other bytes: it begins anew rather than going on.
     identity = canonical_json([*ends, recipe, request.output.if_exists, versions()])
     folder = settings.data_dir / "local"

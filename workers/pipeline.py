@@ -22,18 +22,22 @@ from service.domain.treatment import TensorPlan
 from service.domain.units import Tile, Unit, tiles_of, whole
 from workers.artifact.part import PartWriter, WrittenPart
 from workers.artifact.schema import StoredTile
+from workers.calibration.binding import Binding
+from workers.calibration.measured import Measured
 from workers.memory import Budget
 from workers.stages import clock
-from workers.stages.encode import encode_tile, keep_tile, tile_range
+from workers.stages.encode import Encoding, encode_tile, keep_tile, tile_range
 from workers.stages.fetch import FetchedTile, Prefetcher
 from workers.stages.methods import Range
 
 
 @dataclass(slots=True)
 class TensorSums:
-    """What a pass measured of one tensor's rows in this unit."""
+    """What a pass measured of one tensor's rows in this unit; `output`: of the layer's output, where
+    it is calibrated."""
 
     errors: ErrorSums = field(default_factory=ErrorSums)
+    output: ErrorSums = field(default_factory=ErrorSums)
     stored_bytes: int = 0
 
 
@@ -51,6 +55,7 @@ class Work:
 
     outputs  for the number of each output that is to be made, the plan's tensors at their present
              levels; all of them have the same tiles
+    measured  the calibration file, for tensors that are calibrated
     """
 
     plan: JobPlan
@@ -60,6 +65,7 @@ class Work:
     budget: Budget
     threads: int
     stages: clock.Stages = field(default_factory=clock.Stages)
+    measured: Measured | None = None
 
     def sources(self) -> dict[int, TensorPlan]:
         """The tensors as far as reading is concerned, in which outputs do not differ."""
@@ -78,18 +84,22 @@ def run_pass(
     sums: dict[int, dict[int, TensorSums]] = {output: {} for output in work.outputs}
     fetcher = _prefetch(work, [work.sources()[t.tensor] for t in work.plan.tiles(work.unit)])
     written = _Writing(writers, fetcher, work.stages)
+    binding = _Bindings(work)
     try:
         for fetched in fetcher:
+            binding.passed(fetched)
             index, nbytes = fetched.tile.tensor, fetched.data.nbytes
             for output, tensors in work.outputs.items():
                 tensor = tensors[index]
                 value_range = ranges.get((index, tensor.rotated))
-                stored, errors = _one_tile(work, tensor, fetched, value_range)
+                stored, errors, seen = _one_tile(work, tensor, fetched, value_range)
                 entry = sums[output].setdefault(index, TensorSums())
                 entry.errors += errors
+                entry.output += seen or ErrorSums()
                 entry.stored_bytes += tensor.tile_sizes(fetched.tile.rows).payload
                 written.put(output, tensor, fetched, stored)
             checkpoint(nbytes)
+        binding.finish()
         written.drain()
         return {output: Pass(writers[output].finish(), sums[output]) for output in work.outputs}
     finally:
@@ -110,13 +120,40 @@ def _ranges(work: Work, checkpoint: Callable[[int], None]) -> dict[tuple[int, bo
 
 def _one_tile(
     work: Work, tensor: TensorPlan, fetched: FetchedTile, value_range: Range | None
-) -> tuple[StoredTile, ErrorSums]:
+) -> Encoding:
     with work.stages.measure(clock.ENCODE, fetched.data.nbytes):
         if tensor.treatment.action is Action.KEEP:
-            return keep_tile(fetched.data), ErrorSums()
+            return Encoding(keep_tile(fetched.data), ErrorSums(), None)
         matrix = fetched.matrix(tensor)
         one_scale = value_range if tensor.treatment.per_tensor else None
-        return encode_tile(tensor, fetched.tile, matrix, one_scale, work.threads)
+        importance = None
+        if tensor.treatment.calibrated and work.measured is not None:
+            importance = work.measured.importance(tensor.name)
+        return encode_tile(tensor, fetched.tile, matrix, one_scale, work.threads, importance)
+
+
+class _Bindings:
+    """Holds the tiles of calibrated tensors against the calibration's digests."""
+
+    def __init__(self, work: Work) -> None:
+        self._calibrated = {
+            index: tensor
+            for tensors in work.outputs.values()
+            for index, tensor in tensors.items()
+            if tensor.treatment.calibrated
+        }
+        self._binding: Binding | None = None
+        if work.measured is not None and self._calibrated:
+            self._binding = Binding(work.measured, work.store, work.plan.catalog)
+
+    def passed(self, fetched: FetchedTile) -> None:
+        tensor = self._calibrated.get(fetched.tile.tensor)
+        if self._binding is not None and tensor is not None:
+            self._binding.passed(tensor, fetched.tile, fetched.data)
+
+    def finish(self) -> None:
+        if self._binding is not None:
+            self._binding.finish()
 
 
 def _prefetch(work: Work, tensors: list[TensorPlan]) -> Prefetcher:

@@ -36,6 +36,20 @@ def source(url: str) -> tuple[ObjectStore, Source]:
         raise _refused(url, error) from None
 
 
+def calibration(url: str) -> tuple[ObjectStore, str]:
+    """A calibration file's store and its key there. Raises source_not_found, location_not_allowed."""
+    store, prefix = store_for_url(url)
+    key = prefix.rstrip("/")  # which may look like a folder's
+    if not key:
+        raise ArrowQuantError(
+            "source_not_found",
+            "there is no such calibration file",
+            "Name a file, or s3://bucket/key.",
+            {"path": url},
+        )
+    return store, key
+
+
 def output(url: str, *, replace: bool) -> tuple[ObjectStore, Output]:
     """Where the artifact goes. Raises location_not_allowed."""
     path = _local(url)

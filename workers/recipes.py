@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from arrowquant.cli.request import Options
 from arrowquant.cli.request import recipe as fields_of
 from arrowquant.errors import ArrowQuantError as ClientError
 from service.domain.spec import MIN_MEMORY_BYTES, Limits, Recipe
+from workers import places
 
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -20,8 +22,14 @@ class UsageError(Exception):
     """What was typed cannot be meant."""
 
 
-def build(file: Path | None, options: Options) -> Recipe:
-    """The file's recipe, if there is one, with the options on top."""
+def build(file: Path | None, options: Options, calibration: str | None = None) -> Recipe:
+    """The file's recipe, if there is one, with the options on top.
+
+    calibration  where a local command's calibration file is. Raises source_not_found
+    """
+    if calibration is not None:
+        _, key = places.calibration(calibration)
+        options = replace(options, calibration={"connection": "calibration", "key": key})
     try:
         return Recipe.model_validate(fields_of(file, options))
     except ClientError as error:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.domain.calibration import CalibrationIndex
 from service.domain.errors import ArrowQuantError
 from service.domain.location import plain_name
 from service.domain.modality import Detection
@@ -47,6 +48,7 @@ class Catalog:
     ties     name -> name of the tensor with the very same bytes that stands before it
     ignored  weights that lie beside the index and are not in it, by name
     looks    what kind of model it seems to be
+    calibration  what was measured of its weights, if the recipe names a file
     """
 
     objects: tuple[ObjectInfo, ...]
@@ -54,6 +56,7 @@ class Catalog:
     ties: dict[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     looks: Detection = field(default_factory=Detection)
+    calibration: CalibrationIndex | None = None
 
     @property
     def nbytes(self) -> int:

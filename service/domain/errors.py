@@ -74,6 +74,8 @@ CODES: dict[str, Code] = {
         Code("tensor_missing_in_index", Fault.USER),
         Code("unsupported_dtype", Fault.USER),
         Code("rule_matched_nothing", Fault.USER),
+        Code("invalid_calibration", Fault.USER),
+        Code("calibration_mismatch", Fault.USER),
         Code("non_finite_weights", Fault.USER),
         Code("quality_below_threshold", Fault.USER),
         Code("output_exists", Fault.USER),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.domain import framing, report
+from service.domain.calibration import FEWEST_SAMPLES
 from service.domain.job import PartRow, TensorRow, TensorState
 from service.domain.outputs import JobPlan
 from service.domain.plan import Plan
@@ -65,7 +66,7 @@ def _forecast(plan: Plan, requested: dict[str, Any], engine: dict[str, str]) -> 
         PartRow(u.seq, "", framing.part_bytes(plan, u), _DIGEST, "", sum(1 for _ in plan.tiles(u)))
         for u in plan.units
     ]
-    typical = [_with_metrics(row) for row in rows]
+    typical = [_with_metrics(row, plan.tensors[row.index]) for row in rows]
     documents = report.render(
         plan,
         name="",
@@ -129,6 +130,7 @@ def warnings(plan: Plan) -> list[dict[str, Any]]:
                 "which therefore is no part of the model",
             }
         )
+    found += _calibration_warnings(plan)
     limit = PROFILES[plan.recipe.profile].size_limit_bytes
     total = plan.payload_bytes()
     if total > limit:
@@ -141,6 +143,25 @@ def warnings(plan: Plan) -> list[dict[str, Any]]:
                 f"parameters is {8 * limit / max(1, parameters):.2f} bits per weight",
             }
         )
+    return found
+
+
+def _calibration_warnings(plan: Plan) -> list[dict[str, Any]]:
+    index = plan.catalog.calibration
+    if plan.recipe.calibration is None or index is None:
+        return []
+    found = []
+    quantized = [t for t in plan.tensors if t.treatment.action is Action.QUANTIZE and not t.tied_to]
+    without = [t.name for t in quantized if not t.treatment.calibrated]
+    if without:
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        message = f"{len(without)} of {len(quantized)} tensors are quantized without calibration: "
+        found.append(
+            {"code": "not_calibrated", "message": f"{message}{', '.join(without[:3])}{more}"}
+        )
+    if 0 < index.samples < FEWEST_SAMPLES:
+        message = f"the calibration file is of {index.samples} model inputs; {FEWEST_SAMPLES} to 1024 are meant"
+        found.append({"code": "few_calibration_samples", "message": message})
     return found
 
 
@@ -170,10 +191,13 @@ def tensor_row(tensor: TensorPlan, stored: int) -> TensorRow:
     )
 
 
-def _with_metrics(row: TensorRow) -> TensorRow:
+def _with_metrics(row: TensorRow, tensor: TensorPlan) -> TensorRow:
     if row.state is not TensorState.PENDING:
         return row
-    return replace(row, state=TensorState.DONE, metrics=dict(_TYPICAL))
+    metrics: dict[str, float | None] = dict(_TYPICAL)
+    if tensor.treatment.calibrated:
+        metrics["rho"] = _TYPICAL["relmse"]
+    return replace(row, state=TensorState.DONE, metrics=metrics)
 
 
 def _entry(row: TensorRow) -> dict[str, Any]:

@@ -213,7 +213,8 @@ class Claim:
 class TensorRow:
     """A tensor as planned or finished, as the ledger and the API show it.
 
-    metrics  relmse, sqnr_db, cosine, max_abs_error of the stored form (None where not measured)
+    metrics  relmse, sqnr_db, cosine, max_abs_error of the stored form (None where not measured), and
+             rho, the relative error of the layer's output, where it was calibrated
     history  for a FALLBACK, what was tried: [{bits, sqnr_db, cosine}], narrowest first
     output   which of the job's outputs the row is about, from 0
     """
@@ -251,7 +252,10 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class PieceError:
-    """Error sums of the rows of one tensor that one unit stored (see kernels.fidelity)."""
+    """Error sums of the rows of one tensor that one unit stored (see kernels.fidelity).
+
+    out_w2, out_e2  squares of the layer's output and of its error on the calibration's inputs; 0 without
+    """
 
     tensor: int
     bits: int
@@ -262,6 +266,8 @@ class PieceError:
     max_abs: float
     count: int
     stored_bytes: int
+    out_w2: float = 0.0
+    out_e2: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

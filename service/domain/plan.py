@@ -15,7 +15,7 @@ from service.domain.modality import Detection, decide
 from service.domain.profiles import Action
 from service.domain.rules import Matcher, first_rule, refuse_unused
 from service.domain.spec import ResolvedRecipe
-from service.domain.treatment import TensorPlan, plan_tensor
+from service.domain.treatment import TensorPlan, plan_tensor, with_measured
 from service.domain.units import Tile, Unit, cut_units, tiles_of
 
 
@@ -65,6 +65,9 @@ def make_plan(catalog: Catalog, recipe: ResolvedRecipe) -> Plan:
     )
     refuse_unused(matchers)
     tensors = _agree_on_ties(tensors)
+    if recipe.calibration is not None:
+        measured = catalog.calibration.weights if catalog.calibration else {}
+        tensors = tuple(with_measured(tensor, measured) for tensor in tensors)
     units = tuple(cut_units(tensor for tensor in tensors if tensor.tied_to is None))
     return Plan(recipe, catalog, tensors, units)
 

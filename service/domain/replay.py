@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from service.domain.catalog import MAX_OBJECTS, ObjectInfo
+from service.domain.catalog import MAX_OBJECTS, Catalog, ObjectInfo
 from service.domain.errors import ArrowQuantError
 from service.domain.spec import ResolvedRecipe
 
@@ -50,6 +50,7 @@ class Manifest(_Read):
     format: Annotated[str, StringConstraints(pattern="^arrowquant$")]
     source: _Source
     recipe: _Recipes
+    calibration: _Object | None = None
     engine: Annotated[dict[_Text, _Text], Field(max_length=64)]
     parts: Annotated[tuple[_Part, ...], Field(max_length=MAX_PARTS)]
 
@@ -85,10 +86,22 @@ def check_source(then: list[ObjectInfo], now: tuple[ObjectInfo, ...]) -> None:
             )
 
 
+def check_calibration(then: list[Any] | None, catalog: Catalog) -> None:
+    """Raises source_changed if the calibration file is not as it was; `then`: key, size, ETag."""
+    now = catalog.calibration
+    if (None if now is None else [now.key, now.size, now.etag]) != then:
+        raise ArrowQuantError(
+            "source_changed",
+            "the calibration file is not the one that the artifact was made with",
+            "An artifact can be made again from the same objects only.",
+            {"object": now.key if now else (then or ["?"])[0]},
+        )
+
+
 def note(manifest: Manifest) -> dict[str, Any]:
     """What the ledger keeps beside the recipe of a job that is a replay."""
     return {
         "objects": [[o.key, o.size, o.etag] for o in manifest.source.objects],
         "parts": [[p.name, p.bytes, p.sha256] for p in manifest.parts],
         "engine": dict(manifest.engine),
-    }
+    } | ({} if (c := manifest.calibration) is None else {"calibration": [c.key, c.size, c.etag]})

@@ -65,6 +65,7 @@ def render(
         "modality": plan.looks.as_dict(),
         "recipe": {"requested": requested, "resolved": plan.recipe.model_dump(mode="json")},
         "engine": engine,
+        **_calibration(plan),
         "parts": [
             {
                 "name": part_name(first_part + p.seq),
@@ -205,6 +206,22 @@ def _source(plan: Plan) -> dict[str, Any]:
         "tensors": len(plan.tensors),
         "parameters": sum(tensor.source.elements for tensor in plan.tensors),
         "bytes": plan.catalog.nbytes,
+    }
+
+
+def _calibration(plan: Plan) -> dict[str, Any]:
+    """The calibration file that was used, as the source's objects are told."""
+    index = plan.catalog.calibration
+    if plan.recipe.calibration is None or index is None:
+        return {}
+    return {
+        "calibration": {
+            "connection": plan.recipe.calibration.connection,
+            "key": index.key,
+            "size": index.size,
+            "etag": index.etag,
+            "samples": index.samples,
+        }
     }
 
 

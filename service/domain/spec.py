@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from service.domain import location, methods
+from service.domain.calibration import Calibration
 from service.domain.methods import METHODS
 from service.domain.modality import Modality, Part, recipe_of
 from service.domain.profiles import (
@@ -154,6 +155,8 @@ class Recipe(Wire):
     modality: Modality | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
     fallback: Fallback = Fallback()
+    # What the layers of these very weights saw while the model ran; null: made without.
+    calibration: Calibration | None = None
     # Several artifacts from one read of the source, each in a folder of its own.
     outputs: Annotated[tuple[OutputRecipe, ...], Field(max_length=MAX_OUTPUTS)] = ()
 
@@ -338,6 +341,7 @@ class ResolvedRecipe(BaseModel):
     gate: Gate
     ladder: tuple[int, ...]
     role_floors: dict[Role, Bits]
+    calibration: Calibration | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def for_model(self, modality: Modality | None, part: Part) -> ResolvedRecipe:
         """What was left to the source filled in from its modality; a recipe in which nothing was,
@@ -381,6 +385,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         ),
         ladder=LADDER,
         role_floors=dict(ROLE_FLOORS),
+        calibration=recipe.calibration,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from service.domain import sizes
@@ -137,6 +138,23 @@ def plan_tensor(
     else:
         rows, cols = rows_and_cols(source.shape)
     return TensorPlan(number, source, role, rows, cols, treatment, tied_to)
+
+
+def with_measured(tensor: TensorPlan, names: Container[str]) -> TensorPlan:
+    """The same tensor in a job with a calibration file: whether it is used, and if not, why.
+
+    names  the weights that were measured
+    """
+    how = tensor.treatment
+    if how.action is Action.KEEP:
+        return tensor
+    if tensor.name not in names:
+        why = "not calibrated: the file has nothing of it"
+    elif how.method is None or not METHODS[how.method].importance:
+        why = f"not calibrated: {how.method} counts all inputs the same"
+    else:
+        return replace(tensor, treatment=replace(how, calibrated=True))
+    return replace(tensor, treatment=replace(how, reason=f"{how.reason}; {why}"))
 
 
 def _treatment(

@@ -18,7 +18,7 @@ from service.domain.ports import ObjectStores
 from service.domain.spec import JobRequest, canonical_json
 from service.usecases.bounded import Bounded
 from service.usecases.inspect_source import inspect
-from service.usecases.plan import open_place, pointed
+from service.usecases.plan import calibrated, open_place, pointed
 
 BUDGET_S: Final = 8.0
 ONE_S: Final = 5.0
@@ -71,7 +71,9 @@ class SourceChecks:
             if time.monotonic() > deadline:
                 break
             try:
-                plan = plan_outputs(catalog, resolve_outputs(request.recipe))
+                named = request.recipe.calibration
+                fitted = calibrated(self._stores, self._tenant, named, catalog, _reading)
+                plan = plan_outputs(fitted, resolve_outputs(request.recipe))
             except ArrowQuantError as error:
                 errors += _of_lines(numbers, error)
             else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from service.domain.calibration import Calibration
+from service.domain.catalog import Catalog
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.forecast import forecast
@@ -11,6 +13,7 @@ from service.domain.outputs import JobPlan, plan_outputs, resolve_outputs
 from service.domain.ports import ObjectStore, ObjectStores
 from service.domain.spec import Place, PlanRequest
 from service.usecases.bounded import Bounded, TookTooLong
+from service.usecases.calibration import with_calibration
 from service.usecases.inspect_source import inspect
 
 # A minute is what a proxy in front would allow.
@@ -36,7 +39,34 @@ def plan_source(
         catalog = reading.call(lambda: inspect(store, request.source.prefix, ties=ties))
     except ArrowQuantError as error:
         raise pointed(error, "/source/prefix") from None
+    catalog = calibrated(stores, tenant, request.recipe.calibration, catalog, reading)
     return plan_outputs(catalog, resolve_outputs(request.recipe))
+
+
+def calibrated(
+    stores: ObjectStores,
+    tenant: str,
+    calibration: Calibration | None,
+    catalog: Catalog,
+    reading: Bounded = _reading,
+) -> Catalog:
+    """The catalog with what the recipe's calibration file, if it names one, has of its weights.
+
+    Raises connection_not_found, source_not_found, invalid_calibration, calibration_mismatch, each
+    an error of the recipe's field.
+    """
+    if calibration is None:
+        return catalog
+    store = open_calibration(stores, tenant, calibration)
+    try:
+        return reading.call(lambda: with_calibration(catalog, store, store.stat(calibration.key)))
+    except ArrowQuantError as error:
+        raise pointed(error, "/recipe/calibration/key") from None
+
+
+def open_calibration(stores: ObjectStores, tenant: str, calibration: Calibration) -> ObjectStore:
+    """The store of a calibration file. An unknown connection is an error of that field."""
+    return open_place(stores, tenant, calibration, "/recipe/calibration")
 
 
 def announce(stores: ObjectStores, tenant: str, request: PlanRequest) -> dict[str, Any]:
@@ -49,7 +79,9 @@ def announce(stores: ObjectStores, tenant: str, request: PlanRequest) -> dict[st
     return forecast(plan, requested, versions())
 
 
-def open_place(stores: ObjectStores, tenant: str, place: Place, pointer: str) -> ObjectStore:
+def open_place(
+    stores: ObjectStores, tenant: str, place: Place | Calibration, pointer: str
+) -> ObjectStore:
     """The store of a place. An unknown connection is an error of that field."""
     try:
         return stores.open(tenant, place.connection)

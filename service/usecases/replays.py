@@ -17,13 +17,19 @@ from service.domain.ports import (
     ObjectStore,
     ObjectStores,
 )
-from service.domain.replay import MAX_MANIFEST_BYTES, check_source, note, read_manifest
+from service.domain.replay import (
+    MAX_MANIFEST_BYTES,
+    check_calibration,
+    check_source,
+    note,
+    read_manifest,
+)
 from service.domain.report import MANIFEST_NAME
 from service.domain.spec import Place, Source
 from service.usecases.bounded import Bounded, TookTooLong
 from service.usecases.inspect_source import inspect
 from service.usecases.jobs import JobFilter, list_jobs
-from service.usecases.plan import open_place, pointed
+from service.usecases.plan import calibrated, open_place, pointed
 from service.usecases.submit import Accepted, ring
 from service.usecases.which_output import one_output
 
@@ -53,6 +59,9 @@ def create(
     try:
         found = _looking.call(lambda: inspect(store, source.prefix, ties=False))
         check_source(manifest.objects(), found.objects)
+        named = manifest.recipe.resolved.calibration
+        found = calibrated(stores, tenant, named, found, _looking)
+        check_calibration(note(manifest).get("calibration"), found)
     except TookTooLong:
         pass  # slow is not wrong: the worker looks again
     except ArrowQuantError as error:

@@ -74,6 +74,8 @@ TABLE: Final[dict[str, Shown]] = {
     "invalid_index": Shown(422, "The index of the shards is broken"),
     "tensor_missing_in_index": Shown(422, "A tensor is missing in the index"),
     "unsupported_dtype": Shown(422, "A tensor has an unknown dtype"),
+    "invalid_calibration": Shown(422, "The calibration file is broken"),
+    "calibration_mismatch": Shown(422, "The calibration file is of other weights"),
     "rule_matched_nothing": Shown(422, "A rule matches no tensor"),
     "non_finite_weights": Shown(422, "The weights hold NaN or infinity"),
     "quality_below_threshold": Shown(422, "The quality is below the threshold"),

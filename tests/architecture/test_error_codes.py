@@ -55,6 +55,8 @@ PRODUCED: dict[str, str] = {
     "tensor_missing_in_index": "tests/unit/service/test_catalog.py::test_an_index_that_does_not_fit",
     "unsupported_dtype": "tests/unit/service/test_safetensors.py::test_unknown_dtypes",
     "rule_matched_nothing": "tests/web/test_batches.py::test_all_bad_lines_are_told_and_nothing_is_queued",
+    "invalid_calibration": "tests/workers/test_calibrated.py::test_a_broken_file_is_refused_when_it_is_read",
+    "calibration_mismatch": "tests/workers/test_calibrated.py::test_other_bytes_are_refused",
     "non_finite_weights": "tests/workers/test_local_job.py::test_non_finite_weights_fail_the_job",
     "quality_below_threshold": "tests/workers/test_fallback.py::test_a_recipe_may_rather_fail_than_store_wider",
     "output_exists": "tests/contracts/test_object_store.py::test_put_if_absent_writes_once",

@@ -9,6 +9,7 @@ from typing import Any
 from service.domain.job import JobRecord
 from service.domain.spec import Limits, Recipe
 from service.settings import Settings
+from workers import places
 from workers.local import LocalJob, open_job
 
 _open: list[LocalJob] = []
@@ -27,15 +28,21 @@ def begin(
     threads: int = 2,
     limits: Limits | None = None,
     replace: bool = False,
+    measured: Path | str | None = None,
     **recipe: Any,
 ) -> LocalJob:
-    """A local job that has not run yet; `close_all` closes it."""
+    """A local job that has not run yet; `close_all` closes it. `measured`: its calibration file."""
+    if measured is not None:
+        _, key = places.calibration(str(measured))
+        named = {"connection": "calibration", "key": key}
+        recipe["calibration"] = named | recipe.get("calibration", {})
     job = open_job(
         settings_in(tmp_path),
         str(source),
         str(output),
         Recipe(**recipe),
         limits or Limits(threads=threads),
+        None if measured is None else str(measured),
         replace=replace,
     )
     _open.append(job)

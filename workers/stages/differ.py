@@ -6,7 +6,6 @@ larger than a tile can be. The rest is told as unreadable.
 
 from __future__ import annotations
 
-import io
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from service.domain.treatment import TensorPlan
 from service.domain.units import Tile
 from workers.artifact.part import PartWriter
 from workers.artifact.schema import PART_SCHEMA, StoredTile, tile_batch
+from workers.stages.ranged import Ranged
 from workers.stages.scratch import Discarded
 
 _SLACK: Final = 2**20
@@ -66,7 +66,7 @@ class _Stored:
     @classmethod
     def opened(cls, store: ObjectStore, info: ObjectInfo) -> _Stored | None:
         """None for what is no such part."""
-        file = _Ranged(store, info)
+        file = Ranged(store, info)
         try:
             envelope = Envelope(file, info.size, {})
             reader = pa.ipc.open_file(pa.PythonFile(file, mode="r"))
@@ -84,34 +84,6 @@ class _Stored:
         except (ArtifactError, pa.ArrowException, OSError, ValueError):
             return None
         return batch
-
-
-class _Ranged(io.RawIOBase):
-    """An object of a store as a file that is only read."""
-
-    def __init__(self, store: ObjectStore, info: ObjectInfo) -> None:
-        self._store, self._info, self._at = store, info, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, (0, self._at, self._info.size)[whence] + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        stop = self._info.size if size < 0 else min(self._info.size, self._at + size)
-        if stop <= self._at:
-            return b""
-        data = self._store.read(self._info.key, self._at, stop, self._info.etag)
-        self._at += len(data)
-        return data
 
 
 def _most_bytes(plan: TensorPlan, tile: Tile) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,14 @@ _LARGEST = 3e38
 Importance = npt.NDArray[np.float32]
 
 
+class Encoding(NamedTuple):
+    """What a tile became, the errors of its weights, and of the layer's output where it is known."""
+
+    stored: StoredTile
+    errors: kernels.ErrorSums
+    output: kernels.ErrorSums | None
+
+
 def encode_tile(
     tensor: TensorPlan,
     tile: Tile,
@@ -29,7 +37,7 @@ def encode_tile(
     value_range: Range | None,
     threads: int,
     importance: Importance | None = None,
-) -> tuple[StoredTile, kernels.ErrorSums]:
+) -> Encoding:
     """Quantize one tile.
 
     matrix       (rows, cols), see FetchedTile.matrix
@@ -49,7 +57,7 @@ def encode_tile(
         stored, errors, weighted = methods.fit(weights, tensor.treatment)
     except kernels.NonFiniteWeights as error:
         raise _non_finite(tensor, tile, error) from None
-    return _with_rho(stored, weighted), errors
+    return Encoding(_with_rho(stored, weighted), errors, weighted)
 
 
 def _encode_rotated(
@@ -58,7 +66,7 @@ def _encode_rotated(
     value_range: Range | None,
     threads: int,
     importance: Importance | None,
-) -> tuple[StoredTile, kernels.ErrorSums]:
+) -> Encoding:
     """The errors on record are those of the weights turned back, as readers give them."""
     turned, block = _turned(tensor, matrix, threads)
     if importance is not None:
@@ -70,7 +78,8 @@ def _encode_rotated(
     kernels.unrotate(turned, ROTATION_SEED, block, threads)
     dtype = cast(Dtype, tensor.source.dtype)
     errors = kernels.measure(matrix, turned, dtype=dtype, threads=threads)
-    return _with_rho(replace(stored, relmse=errors.rel_mse), weighted), errors
+    stored = replace(stored, relmse=errors.rel_mse)
+    return Encoding(_with_rho(stored, weighted), errors, weighted)
 
 
 def _with_rho(stored: StoredTile, weighted: kernels.ErrorSums | None) -> StoredTile:

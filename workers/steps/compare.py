@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from service.domain.catalog import ObjectInfo
@@ -22,7 +23,7 @@ from workers.pipeline import Work, run_pass
 from workers.stages.differ import Differ
 
 MAX_TILES_TOLD = 1000
-_METRICS = ("relmse", "sqnr_db", "cosine", "max_abs_error")
+_METRICS = ("relmse", "sqnr_db", "cosine", "max_abs_error", "rho")
 
 
 def run(
@@ -48,8 +49,11 @@ def run(
         if problem:
             parts.append({"part": name, "problem": problem})
         if info is not None and sha256 != made.sha256:
-            work = _work(context, plan, plan.units[made.seq], rows, threads, memory)
-            run_pass(work, {0: Differ(context.output, info, tiles)}, lambda _: lease.check())
+            unit = plan.units[made.seq]
+            work = _work(context, plan, unit, rows, threads, memory)
+            with context.measured(plan, unit) as measured:
+                work = replace(work, measured=measured)
+                run_pass(work, {0: Differ(context.output, info, tiles)}, lambda _: lease.check())
     parts += [{"part": entry[0], "problem": "not_made"} for entry in noted[len(plan.units) :]]
     ledger.publish_done(context.claim, _verdict(context, parts, tiles, _metrics(context, rows)))
 

@@ -11,7 +11,7 @@ from service.domain.forecast import job_rows, job_warnings
 from service.domain.job import UnitPlan
 from service.domain.outputs import JobPlan, to_json
 from service.domain.ports import Ledger
-from service.domain.replay import check_source
+from service.domain.replay import check_calibration, check_source
 from service.domain.succession import Adoption, first_part
 from workers import place
 from workers.job import JobContext, pinned
@@ -54,6 +54,7 @@ def _again(context: JobContext, replay: dict[str, Any], ledger: Ledger, lease: L
     """Plan a replay, which looks at the artifact's place only to compare."""
     plan = context.fresh_plan()
     check_source([ObjectInfo(*entry) for entry in replay["objects"]], plan.catalog.objects)
+    check_calibration(replay.get("calibration"), plan.catalog)
     resolved = _resolved(context, plan)
     lease.confirm()
     ledger.plan_done(context.claim, resolved, job_rows(plan), _units(plan), job_warnings(plan))

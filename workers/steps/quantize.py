@@ -26,7 +26,7 @@ from workers.artifact.part import PartWriter
 from workers.job import JobContext
 from workers.lease import Lease
 from workers.memory import budget
-from workers.pipeline import Pass, Work, run_pass
+from workers.pipeline import Pass, TensorSums, Work, run_pass
 from workers.stages import clock
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,8 @@ def run(
     while todo:
         lease.rewind()
         work = _work(context, plan, unit, todo, threads, memory)
-        with _writers(context, work) as writers:
+        with context.measured(plan, unit) as measured, _writers(context, work) as writers:
+            work = replace(work, measured=measured)
             for output, done in _pass(work, writers, lease).items():
                 rows, escalated = _judge(claim, ledger, plan, work, output, done)
                 if escalated:
@@ -151,20 +152,18 @@ def _judge(
     A tensor that lies in several units is judged by whoever measures its last rows.
     """
     plan, tensors = job.plans[output], work.outputs[output]
-    errors = [
-        piece_error(tensors[index], sums.errors, sums.stored_bytes)
-        for index, sums in done.sums.items()
-    ]
+    errors = [piece_error(tensors[index], sums) for index, sums in done.sums.items()]
     rows: list[TensorRow] = []
     escalated = False
     for index, pieces in ledger.unit_errors(claim, errors, output).items():
         tensor = tensors[index]
         total = merged(pieces)
+        rho = output_error(pieces) if tensor.treatment.calibrated else None
         stored = sum(piece.stored_bytes for piece in pieces)
         quantized = tensor.treatment.action is Action.QUANTIZE
         if quantized and not good_enough(total, plan.recipe.gate, tensor.treatment.unbias):
             bits = tensor.treatment.bits
-            entry = {"bits": bits, **metrics(total)}
+            entry = {"bits": bits, **metrics(total, rho)}
             if plan.recipe.gate.on_miss == "fail":
                 raise _too_coarse(tensor.name, entry, plan.recipe.gate, job.outputs[output].id)
             wider = next_bits(bits, plan.recipe.ladder)
@@ -172,13 +171,14 @@ def _judge(
             log.warning("tensor_escalated", tensor=tensor.name, to_bits=wider or "raw", **entry)
             escalated = True
         else:
-            row = final_row(plan.tensors[index], tensor, total, stored, plan.recipe.gate)
+            row = final_row(plan.tensors[index], tensor, total, rho, stored, plan.recipe.gate)
             rows.append(replace(row, output=output))
     return rows, escalated
 
 
-def piece_error(tensor: TensorPlan, errors: ErrorSums, stored_bytes: int) -> PieceError:
+def piece_error(tensor: TensorPlan, sums: TensorSums) -> PieceError:
     """The ledger's form of what a pass measured."""
+    errors = sums.errors
     return PieceError(
         tensor=tensor.index,
         bits=tensor.treatment.bits,
@@ -188,7 +188,9 @@ def piece_error(tensor: TensorPlan, errors: ErrorSums, stored_bytes: int) -> Pie
         sum_q2=errors.sum_q2,
         max_abs=errors.max_abs_error,
         count=errors.count,
-        stored_bytes=stored_bytes,
+        stored_bytes=sums.stored_bytes,
+        out_w2=sums.output.sum_w2,
+        out_e2=sums.output.sum_e2,
     )
 
 
@@ -198,6 +200,12 @@ def merged(pieces: Sequence[PieceError]) -> ErrorSums:
     for p in pieces:
         total += ErrorSums(p.sum_w2, p.sum_e2, p.sum_wq, p.sum_q2, p.max_abs, p.count)
     return total
+
+
+def output_error(pieces: Sequence[PieceError]) -> float:
+    """rho = sum of squares of the output's error over that of the output; NaN where it is not known."""
+    whole = sum(piece.out_w2 for piece in pieces)
+    return sum(piece.out_e2 for piece in pieces) / whole if whole > 0 else math.nan
 
 
 def good_enough(errors: ErrorSums, gate: Gate, unbias: float) -> bool:
@@ -233,24 +241,30 @@ def _or_none(value: float | None) -> str:
     return "no finite" if value is None else str(value)
 
 
-def metrics(errors: ErrorSums) -> dict[str, float | None]:
-    """Of one tensor, to six digits; an exact tensor has no SQNR."""
-    return {
+def metrics(errors: ErrorSums, rho: float | None = None) -> dict[str, float | None]:
+    """Of one tensor, to six digits; an exact tensor has no SQNR. `rho` where it was calibrated."""
+    found = {
         "relmse": _digits(errors.rel_mse),
         "sqnr_db": _digits(errors.sqnr_db),
         "cosine": _digits(errors.cosine),
         "max_abs_error": _digits(errors.max_abs_error),
     }
+    return found if rho is None else found | {"rho": _digits(rho)}
 
 
 def final_row(
-    planned: TensorPlan, stored: TensorPlan, errors: ErrorSums, nbytes: int, gate: Gate
+    planned: TensorPlan,
+    stored: TensorPlan,
+    errors: ErrorSums,
+    rho: float | None,
+    nbytes: int,
+    gate: Gate,
 ) -> TensorRow:
     """The ledger's last word on a tensor; what was tried before is in the ledger already."""
     how = stored.treatment
     row = replace(tensor_row(stored, nbytes), reason=planned.treatment.reason)
     if how.action is Action.QUANTIZE:
-        row = replace(row, state=TensorState.DONE, metrics=metrics(errors))
+        row = replace(row, state=TensorState.DONE, metrics=metrics(errors, rho))
     if (how.action, how.bits) == (planned.treatment.action, planned.treatment.bits):
         return row
     missed = (

@@ -37,6 +37,7 @@ class Options:
     rotation: str | None = None
     unbias: float | None = None
     modality: str | None = None
+    calibration: dict[str, str] | None = None
     rules: list[str] | None = None
     no_fallback: bool = False
     fail_below: bool = False
@@ -53,6 +54,14 @@ def place(text: str, what: str) -> dict[str, str]:
             "For folders and s3:// addresses of your own use `arrowquant quantize`.",
         )
     return match.groupdict()
+
+
+def calibration(text: str | None) -> dict[str, str] | None:
+    """`connection:key` of a calibration file as the API wants it."""
+    if text is None:
+        return None
+    found = place(text, "--calibration")
+    return {"connection": found["connection"], "key": found["prefix"]}
 
 
 def recipe(file: Path | None, options: Options) -> dict[str, Any]:
@@ -72,6 +81,8 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
         "modality": options.modality,
     }
     fields |= {key: value for key, value in given.items() if value is not None}
+    if options.calibration is not None:
+        fields["calibration"] = fields.get("calibration", {}) | options.calibration
     if options.rules:
         fields["rules"] = [*(_rule(text) for text in options.rules), *fields.get("rules", [])]
     gate: dict[str, Any] = {"enabled": False} if options.no_fallback else {}

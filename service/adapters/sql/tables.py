@@ -282,6 +282,8 @@ pieces = Table(
     Column("max_abs", Double),
     Column("count", BigInteger),
     Column("stored_bytes", BigInteger),
+    Column("out_w2", Double),
+    Column("out_e2", Double),
     ForeignKeyConstraint(
         ["job_id", "output", "tensor"],
         ["tensors.job_id", "tensors.output", "tensors.idx"],

@@ -93,6 +93,7 @@ from arrowquant.http.types.replays import (
     TileDifference,
 )
 from arrowquant.http.types.shared import (
+    Calibration,
     Fallback,
     JobError,
     JobState,
@@ -149,6 +150,7 @@ __all__ = [
     "BatchLinks",
     "BatchPage",
     "BatchState",
+    "Calibration",
     "Check",
     "Condition",
     "ConditionStatus",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 from arrowquant.http.types.shared import (
+    Calibration,
     Limits,
     Notify,
     Output,
@@ -137,6 +138,7 @@ class ResolvedRecipe(TypedDict):
     gate: Gate
     ladder: list[int]
     role_floors: dict[str, Literal[2, 3, 4, 8]]
+    calibration: NotRequired[Calibration | None]
 
 
 class SourceObject(TypedDict):

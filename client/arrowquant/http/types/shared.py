@@ -34,6 +34,18 @@ Role: TypeAlias = Literal[
 UnitKind: TypeAlias = Literal["plan", "quantize", "publish", "cleanup"]
 
 
+class Calibration(TypedDict):
+    """A calibration file of these very weights: an object in a named connection.
+
+    `weighting` says how time bins count: as often as they were `captured`, or each the same
+    (`uniform`); the file's omega, if it has one, goes on top.
+    """
+
+    connection: str
+    key: str
+    weighting: NotRequired[Literal["captured", "uniform"]]
+
+
 class Fallback(TypedDict):
     """The per-tensor quality gate and the ladder of widths tried when it is missed.
 
@@ -134,6 +146,7 @@ class Recipe(TypedDict):
     modality: NotRequired[Literal["text", "code", "image", "audio"] | None]
     rules: NotRequired[list[Rule]]
     fallback: NotRequired[Fallback]
+    calibration: NotRequired[Calibration | None]
     outputs: NotRequired[list[OutputRecipe]]
 
 

@@ -1,0 +1,164 @@
+"""What a recipe may say of a calibration file, and what planning knows of one.
+
+Planning reads the index alone: which weights the file is of, how many channels their inputs have and
+how many digests bind them. The bytes are held against the digests by the workers, while they pass.
+The form of the file is in docs/calibration-format.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
+
+from service.domain import location
+from service.domain.errors import ArrowQuantError
+from service.domain.wire import Wire
+
+MAX_INDEX_BYTES: Final = 48 * 2**20
+CHUNK_BYTES: Final = 4 * 2**20  #: of a weight, for each digest
+FEWEST_SAMPLES: Final = 32
+FORMAT_KEY: Final = b"arrowquant.calibration"
+INDEX_KEY: Final = b"arrowquant.index"
+FORMAT: Final = b"1"
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Calibration(Wire):
+    """A calibration file of these very weights: an object in a named connection.
+
+    `weighting` says how time bins count: as often as they were `captured`, or each the same (`uniform`);
+    the file's omega, if it has one, goes on top.
+    """
+
+    connection: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    weighting: Literal["captured", "uniform"] = "captured"
+
+    @field_validator("key")
+    @classmethod
+    def _clean(cls, value: str) -> str:
+        if value.endswith("/"):
+            raise ValueError("a calibration file is one object: leave out the '/' at the end")
+        return location.clean_prefix(value).rstrip("/")
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Input(_Read):
+    id: _Name
+    n: Annotated[int, Field(ge=1, le=2**20)]
+    moment: Literal["none", "block", "full"]
+
+
+class _Weight(_Read):
+    input: _Name
+    sha256: tuple[_Digest, ...]
+
+
+class _Index(_Read):
+    inputs: Annotated[tuple[_Input, ...], Field(max_length=100_000)]
+    weights: Annotated[dict[_Name, _Weight], Field(max_length=200_000)]
+    samples: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a file has of one weight: channels of its input, digests, and second moments beside the
+    diagonal (none, block or full)."""
+
+    n: int
+    digests: int
+    moment: str
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationIndex:
+    """A file that was looked into. `samples`: model inputs that were run; 0 if it does not say.
+
+    key, size, etag  the object
+    """
+
+    key: str
+    size: int
+    etag: str
+    weights: Mapping[str, Measured]
+    samples: int
+
+
+def parse_index(data: bytes | None, key: str, size: int, etag: str) -> CalibrationIndex:
+    """Read the index's JSON; None if the file has none. Raises invalid_calibration."""
+    if data is None:
+        raise invalid("the object is no calibration file", key)
+    try:
+        found = _Index.model_validate_json(data)
+        inputs = {entry.id: entry for entry in found.inputs}
+        weights = {
+            name: Measured(inputs[w.input].n, len(w.sha256), inputs[w.input].moment)
+            for name, w in found.weights.items()
+        }
+    except (ValidationError, RecursionError) as error:
+        first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
+        place = ".".join(str(part)[:80] for part in first["loc"]) if first else ""
+        raise invalid(f"its index is not as it should be: {place or 'no JSON'}", key) from None
+    except KeyError:
+        raise invalid("a weight's input is not in the file", key) from None
+    return CalibrationIndex(key, size, etag, weights, found.samples)
+
+
+def invalid(detail: str, key: str) -> ArrowQuantError:
+    """An `invalid_calibration` error."""
+    return ArrowQuantError(
+        "invalid_calibration",
+        detail,
+        "Make it with arrowquant.torch.capture or `arrowquant calibration import`; "
+        "`arrowquant calibration info` says what is wrong.",
+        {"object": key},
+    )
+
+
+def mismatch(detail: str, **where: Any) -> ArrowQuantError:
+    """A `calibration_mismatch` error."""
+    return ArrowQuantError(
+        "calibration_mismatch",
+        detail,
+        "A calibration file goes with the very weights that were run: capture these.",
+        where,
+    )
+
+
+def check_fit(index: CalibrationIndex, matrices: Mapping[str, tuple[int, int]]) -> None:
+    """Hold a file against a source, as far as sizes go.
+
+    matrices  of every tensor of the source, its bytes and the columns of its matrix
+
+    Raises calibration_mismatch for a file of other weights, or one that is bound to none.
+    """
+    shared = index.weights.keys() & matrices.keys()
+    if not shared:
+        raise mismatch(
+            f"none of the {len(index.weights)} weights in the file is in the source",
+            object=index.key,
+        )
+    for name in sorted(shared):
+        measured, (nbytes, cols) = index.weights[name], matrices[name]
+        where = {"object": index.key, "tensor": name}
+        if not measured.digests:
+            raise mismatch("the file does not say which bytes this weight had", **where)
+        if measured.n != cols:
+            raise mismatch(f"{measured.n} channels were measured, it has {cols} columns", **where)
+        if measured.digests != -(-nbytes // CHUNK_BYTES):
+            raise mismatch("the weight that was measured had another size", **where)

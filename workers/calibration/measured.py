@@ -1,0 +1,74 @@
+"""What was measured of the inputs of a unit's weights, read from the store when it is needed.
+
+Of a file of any size only the statistics of these inputs are read, one at a time: a ranged read each.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arrowquant.calibration.reader import CalibrationFile
+from arrowquant.errors import CalibrationError
+from service.domain.calibration import Calibration, invalid
+from service.domain.catalog import ObjectInfo
+from service.domain.ports import ObjectStore
+from workers.stages.ranged import Ranged
+
+_KEPT = 4  # inputs whose figures are kept: what a tensor and its neighbours share
+
+
+class Measured:
+    """An open calibration file of a job.
+
+    Raises invalid_calibration; source_changed if it is no longer the object that was planned with.
+    """
+
+    def __init__(self, store: ObjectStore, info: ObjectInfo, how: Calibration) -> None:
+        self._key, self._how = info.key, how
+        try:
+            self._file = CalibrationFile(Ranged(store, info), info.size)
+        except CalibrationError as error:
+            raise self._told(error) from None
+        self._importance: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def digests(self, weight: str) -> tuple[str, ...]:
+        """Of each 4 MiB of a weight's bytes."""
+        return self._file.index.weights[weight].sha256
+
+    def importance(self, weight: str) -> NDArray[np.float32]:
+        """E[x^2] of every channel of a weight's input, float32 (cols,), time-weighted as the recipe
+        says; the same for every weight that the input feeds."""
+        name = self._file.index.weights[weight].input
+        if name not in self._importance:
+            try:
+                stats = self._file.stats(name)
+            except CalibrationError as error:
+                raise self._told(error) from None
+            square = stats.mean_square(self._how.weighting, self._file.index.omega)
+            largest = float(np.finfo(np.float32).max)
+            self._importance[name] = np.minimum(square, largest).astype(np.float32)
+            while len(self._importance) > _KEPT:
+                self._importance.popitem(last=False)
+        self._importance.move_to_end(name)
+        return self._importance[name]
+
+    def _told(self, error: CalibrationError) -> Exception:
+        found = invalid(error.detail, self._key)
+        found.where.update(error.where)
+        return found
