@@ -79,3 +79,13 @@ def over_rows(
     first = min(run.stops)
     row, col = divmod(run.stops[first], cols)
     return parts[first].start + row, col
+
+
+def over_tiles(work: Callable[[int], None], count: int, threads: int) -> None:
+    """Call work(0) .. work(count - 1), which do not depend on each other, as over_rows does."""
+
+    def one(part: slice) -> int:
+        work(part.start)
+        return -1
+
+    over_rows(one, count, BLOCK_WEIGHTS, threads)
