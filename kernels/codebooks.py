@@ -9,7 +9,6 @@ lloyd_max   the levels of least squared error for the standard normal: each is t
 
 import math
 from functools import cache
-from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -46,8 +45,12 @@ def lloyd_max_levels(bits: int) -> NDArray[np.float32]:
     levels = [NORMAL.inv_cdf((k + 0.5) / count) for k in range(count)]
     moved = math.inf
     while moved > 1e-12:
-        edges = [-math.inf, *((a + b) / 2 for a, b in pairwise(levels)), math.inf]
-        means = [_mean(a, b) for a, b in pairwise(edges)]
+        edges = [
+            -math.inf,
+            *((a + b) / 2 for a, b in zip(levels, levels[1:], strict=False)),
+            math.inf,
+        ]
+        means = [_mean(a, b) for a, b in zip(edges, edges[1:], strict=False)]
         moved = max(abs(a - b) for a, b in zip(levels, means, strict=True))
         levels = means
     return _table(levels)

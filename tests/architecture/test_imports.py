@@ -26,6 +26,7 @@ KERNEL_IMPORTS = {
     "numba",
     "numpy",
     "os",
+    "statistics",
     "threading",
     "typing",
 }
