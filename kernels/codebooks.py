@@ -9,6 +9,7 @@ lloyd_max   the levels of least squared error for the standard normal: each is t
 
 import math
 from functools import cache
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -47,10 +48,10 @@ def lloyd_max_levels(bits: int) -> NDArray[np.float32]:
     while moved > 1e-12:
         edges = [
             -math.inf,
-            *((a + b) / 2 for a, b in zip(levels, levels[1:], strict=False)),
+            *((a + b) / 2 for a, b in pairwise(levels)),
             math.inf,
         ]
-        means = [_mean(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        means = [_mean(a, b) for a, b in pairwise(edges)]
         moved = max(abs(a - b) for a, b in zip(levels, means, strict=True))
         levels = means
     return _table(levels)

@@ -20,6 +20,7 @@ KERNEL_IMPORTS = {
     "dataclasses",
     "enum",
     "functools",
+    "itertools",
     "kernels",
     "llvmlite",
     "math",
