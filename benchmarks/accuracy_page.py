@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import accuracy_bars
 from benchmarks.charts import Series, lines
 from benchmarks.findings import Findings, Record
 from benchmarks.page import NOT_MEASURED, Page
@@ -34,7 +35,7 @@ class Metric:
         if value is None:
             return "–"
         error = record.get(f"{self.key}_se")
-        text = f"{value:.{self.digits}f}"
+        text = f"{value:z.{self.digits}f}"
         return text if error is None else f"{text} ± {error:.{self.digits}f}"
 
 
@@ -132,6 +133,11 @@ def _model(found: Findings, page: Page, model: Model) -> None:
         page.add("### Weights and activations")
         _table(page, model, acts)
     _winners(page, model, records)
+    page.add(
+        "### What was claimed, and what we ask instead",
+        f"A loss is the {model.metrics[0].name} of a row; the bars are of `benchmarks/accuracy_bars.py`.",
+    )
+    accuracy_bars.table(page, model.name, records)
 
 
 def _trained(model: Model, log: Record) -> str:

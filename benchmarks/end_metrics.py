@@ -1,6 +1,6 @@
 """What quantization costs where it is felt: samples and likelihoods of three small, real diffusion models.
 
-    python -m benchmarks.end_metrics [--quick] [--model NAME] [--rows REGEX] [--samples N] [--keep]
+    python -m benchmarks.end_metrics [--quick] [--model NAME] [--rows REGEX] [--samples N] [--keep | --collect]
 
 Each model is measured by `benchmarks.models.evaluate` in the environment that has torch, row by row;
 the lines it has written are kept, so that with --keep a run goes on where the last one ended and rows
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.context import Context
+from benchmarks.models.rows import rows
 from benchmarks.results import FOLDER, Result
 
 ROOT = Path(__file__).parents[1]
@@ -65,11 +66,11 @@ def _training(result: Result, model: str) -> None:
     result.records.append({"name": f"{model}: training", "labels": labels} | lines[0] | lines[-1])
 
 
-def _measure(result: Result, model: str, rows: str, samples: str) -> None:
+def _measure(result: Result, model: str, pattern: str, samples: str) -> None:
     LINES.mkdir(parents=True, exist_ok=True)
     try:
         command = [_python(), "-m", "benchmarks.models.evaluate", model]
-        command += ["--out", str(_lines(model)), "--rows", rows]
+        command += ["--out", str(_lines(model)), "--rows", pattern]
         command += ["--samples", samples] if samples else []
         done = subprocess.run(
             command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
@@ -94,14 +95,15 @@ def _lines(model: str) -> Path:
 
 
 def _read(model: str) -> list[dict[str, Any]]:
-    """The last line of each row, in the order of the first."""
+    """The last line of each row, in the order of `rows`; rows that are no more come last."""
     if not _lines(model).exists():
         return []
     found: dict[str, dict[str, Any]] = {}
     for text in _lines(model).read_text().splitlines():
         line = json.loads(text)
         found[line["name"]] = line
-    return list(found.values())
+    order = {row.name: number for number, row in enumerate(rows())}
+    return sorted(found.values(), key=lambda line: order.get(line["name"], len(order)))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -112,15 +114,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", default=".*", help="only rows whose names match")
     parser.add_argument("--samples", default="", help="of each model")
     parser.add_argument("--keep", action="store_true", help="keep what was measured before")
+    parser.add_argument(
+        "--collect", action="store_true", help="measure nothing: write what is kept"
+    )
     parser.add_argument("--output-dir", type=Path, default=FOLDER)
     given = parser.parse_args(arguments)
-    rows = QUICK_ROWS if given.quick and given.rows == ".*" else given.rows
+    pattern = QUICK_ROWS if given.quick and given.rows == ".*" else given.rows
     samples = given.samples or (str(QUICK_SAMPLES) if given.quick else "")
-    result = Result("end_metrics", {"quick": given.quick, "rows": rows, "samples": samples})
-    for model in given.model or MODELS:
+    result = Result("end_metrics", {"quick": given.quick, "rows": pattern, "samples": samples})
+    for model in [] if given.collect else given.model or MODELS:
         if not given.keep:
             _lines(model).unlink(missing_ok=True)
-        _measure(result, model, rows, samples)
+        _measure(result, model, pattern, samples)
     collect(result)
     print(result.write(given.output_dir))
     return 1 if result.failures else 0

@@ -18,6 +18,7 @@ TEST_IMAGES = 2000
 class Pictures:
     """Images (n, 1, side, side) in about -1..1, with a class each, for training and for measuring.
 
+    asked   classes to ask samples of, as often as they are in the held-out data
     spread  of spectrograms: nepers of energy in a unit
     """
 
@@ -25,6 +26,7 @@ class Pictures:
     train_labels: Ints
     test: Floats
     test_labels: Ints
+    asked: Ints
     spread: float | None = None
 
 
@@ -36,7 +38,8 @@ def images() -> Pictures:
     order = np.random.default_rng(0).permutation(len(x))
     x, labels = x[order], labels[order]
     cut = len(x) - TEST_IMAGES
-    return Pictures(x[:cut], labels[:cut], x[cut:], labels[cut:])
+    even = np.arange(TEST_IMAGES) % 10
+    return Pictures(x[:cut], labels[:cut], x[cut:], labels[cut:], even)
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def speech() -> Pictures:
     mean, spread = float(train.mean()), 2 * float(train.std())
     train, test = (((x - mean) / spread).astype(np.float32) for x in (train, test))
     centres = _clusters(_shapes(train))
-    classes = (_nearest(_shapes(x), centres) for x in (train, test))
-    return Pictures(train, next(classes), test, next(classes), spread)
+    given, held_out = (_nearest(_shapes(x), centres) for x in (train, test))
+    asked = np.random.default_rng(0).permutation(held_out)
+    return Pictures(train, given, test, held_out, asked, spread)
 
 
 def _crops(spectra: list[Floats]) -> Floats:

@@ -63,7 +63,7 @@ class SampledTask:
         generator = torch.Generator().manual_seed(seed)
         side = self.config.sample_size
         self.noise = torch.randn(samples, 1, side, side, generator=generator)
-        self.labels = torch.arange(samples) % self.config.num_embeds_ada_norm
+        self.labels = torch.from_numpy(pictures.asked[:samples])
         self.held_out = self._noised(pictures.test[:HELD_OUT], pictures.test_labels[:HELD_OUT], 1)
         with torch.no_grad():
             self.real = self.judge(torch.from_numpy(pictures.test))[0]

@@ -27,7 +27,7 @@ def scales(
         if LAYERS.search(layer):
             before = layer.rpartition(".")[0] if SHARING.search(layer) else layer
             groups.setdefault(before, []).append(layer)
-    found = {}
+    found: dict[str, Tensor] = {}
     for layers in groups.values():
         weights = torch.stack([state[f"{n}.weight"].abs().amax(0) for n in layers]).amax(0)
         inputs = torch.stack([channel_max[n] for n in layers]).amax(0)
