@@ -119,7 +119,7 @@ class Phase:
         return min(costs, key=lambda pair: pair[0], default=None)
 
 
-ROWS = "kernels.rows._quantize_each"
+ROWS = "kernels.rows.quantize_each"
 SEARCH = "kernels.lsq.refine_row"
 FIT = "kernels.lsq.fit_row"
 PHASES = (

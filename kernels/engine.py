@@ -15,6 +15,7 @@ from kernels.bitpack import row_bytes
 from kernels.blocks import over_rows
 from kernels.errors import NonFiniteWeights
 from kernels.fidelity import COLUMNS, ErrorSums, fold_rows
+from kernels.nearest import quantize_rows_nearest, whole
 from kernels.ranges import range_rows
 from kernels.rows import quantize_rows, quantize_rows_fixed
 from kernels.widen import KINDS, Dtype, patterns, widen
@@ -94,7 +95,20 @@ def quantize(
         np.empty(0, np.float32) if method == "minmax" else lsq.slopes_for(bits, group, symmetric)
     )
 
-    def work(part: slice) -> int:
+    def nearest(part: slice) -> int:
+        return quantize_rows_nearest(
+            bit_patterns[part],
+            kind,
+            bits,
+            group,
+            symmetric,
+            codes[part],
+            scales[part].view(np.uint16),
+            mins[part].view(np.uint16),
+            sums[part],
+        )
+
+    def searched(part: slice) -> int:
         return quantize_rows(
             bit_patterns[part],
             kind,
@@ -111,6 +125,7 @@ def quantize(
             weighted[part],
         )
 
+    work = nearest if method == "minmax" and whole(kind, cols, group) else searched
     refuse(x, dtype, over_rows(work, rows, cols, threads))
     return Encoded(
         codes,

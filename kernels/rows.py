@@ -57,7 +57,7 @@ def quantize_rows(
     ranges = np.empty((2, groups), np.float32)
     before = np.empty((2, groups), np.uint16)
     fits, found = np.empty((FITS, groups), np.float64), np.empty((2, groups), np.uint16)
-    return _quantize_each(
+    return quantize_each(
         x, kind, bits, group, symmetric, slopes, importance, unbias, codes, scales, mins, sums,
         weighted, w, image, q, ranges[0], ranges[1], before[0], before[1, : mins.shape[1]],
         fits, found, scratch_for(groups),
@@ -65,7 +65,7 @@ def quantize_rows(
 
 
 @uncounted
-def _quantize_each(
+def quantize_each(
     x: NDArray[np.unsignedinteger],
     kind: int,
     bits: int,
