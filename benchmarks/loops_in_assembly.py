@@ -165,12 +165,32 @@ def main() -> None:
     import numpy as np
 
     import kernels
+    from kernels.affine import dequantize_rows
+    from kernels.nearest import quantize_rows_nearest
     from kernels.rows import quantize_rows
+    from kernels.superrows import dequantize_super_rows, quantize_super_rows
 
-    x = np.full((2, 128), 0x3C00, np.uint16)
-    kernels.quantize(x, dtype="BF16", bits=4, group_size=64, symmetric=False, method="lsq")
-    (assembly,) = quantize_rows.inspect_asm().values()  # type: ignore[attr-defined]
-    print(json.dumps([asdict(loop) for loop in find(assembly)]))
+    x = np.full((2, 256), 0x3C00, np.uint16)
+    for method in ("minmax", "lsq"):
+        made = kernels.quantize(
+            x, dtype="BF16", bits=4, group_size=64, symmetric=False, method=method
+        )
+    kernels.dequantize(made.codes, made.scales, made.mins, bits=4, cols=256, group_size=64)
+    options = {"bits": 4, "group_size": 32, "scale_bits": 6}
+    fine = kernels.quantize_superblock(x, dtype="BF16", **options)
+    arrays = fine.codes, fine.scale_codes, fine.min_codes, fine.d, fine.dm
+    kernels.dequantize_superblock(*arrays, cols=256, **options)
+    loops = []
+    for function in (
+        quantize_rows_nearest,
+        quantize_rows,
+        dequantize_rows,
+        quantize_super_rows,
+        dequantize_super_rows,
+    ):
+        (assembly,) = function.inspect_asm().values()  # type: ignore[attr-defined]
+        loops += [asdict(loop) for loop in find(assembly)]
+    print(json.dumps(loops))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Blocks of rows on a few threads, with results that do not depend on how many.
 
-The cut into blocks is a function of the number of columns alone. Blocks are handed out in order
-from one counter, not dealt beforehand, so a thread that loses its processor delays one block only.
+No result depends on the cut. Blocks are handed out in order from one counter, not dealt beforehand,
+so a thread that loses its processor delays one block only.
 
 The threads live as long as the call: starting them costs a tenth of a millisecond, small tensors
 (one block) need none, and there is no pool that a forked child could inherit without its threads.
@@ -12,11 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 BLOCK_WEIGHTS = 1 << 17  # small enough to balance, large enough to hide the cost of a call
+MOST_WEIGHTS = 1 << 20  # of kernels so fast that calls cost them a tenth otherwise
+BLOCKS = 4  # for each thread, if that leaves them large enough
 
 
-def blocks(rows: int, cols: int) -> list[slice]:
-    """Row ranges of about BLOCK_WEIGHTS weights."""
-    height = max(1, BLOCK_WEIGHTS // cols)
+def blocks(rows: int, cols: int, weights: int = BLOCK_WEIGHTS) -> list[slice]:
+    """Row ranges of about so many weights."""
+    height = max(1, weights // cols)
     return [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
 
 
@@ -52,15 +54,17 @@ class _Pass:
 
 
 def over_rows(
-    work: Callable[[slice], int], rows: int, cols: int, threads: int
+    work: Callable[[slice], int], rows: int, cols: int, threads: int, most: int = BLOCK_WEIGHTS
 ) -> tuple[int, int] | None:
     """Call work for every block of rows, on the calling thread and threads - 1 helpers.
 
     work    takes a row range, returns -1 or a row-major position inside of it that stops the pass
+    most    weights in a block: BLOCK_WEIGHTS, or up to MOST_WEIGHTS where calls count
     Result  None, or the first (row, col) reported. Blocks are handed out in order and those handed
             out are finished, so the first report does not depend on the number of threads.
     """
-    parts = blocks(rows, cols)
+    fair = rows * cols // (BLOCKS * threads if threads > 1 else 1)
+    parts = blocks(rows, cols, min(most, max(BLOCK_WEIGHTS, fair)))
     run = _Pass(work, parts)
     helpers = min(threads, len(parts)) - 1
     if helpers < 1:

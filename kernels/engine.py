@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kernels import affine, lsq, minmax
 from kernels.bitpack import row_bytes
-from kernels.blocks import over_rows
+from kernels.blocks import BLOCK_WEIGHTS, MOST_WEIGHTS, over_rows
 from kernels.errors import NonFiniteWeights
 from kernels.fidelity import COLUMNS, ErrorSums, fold_rows
 from kernels.nearest import quantize_rows_nearest, whole
@@ -51,6 +51,20 @@ def refuse(x: NDArray[np.generic], dtype: Dtype, position: tuple[int, int] | Non
         raise NonFiniteWeights(row, col, value)
 
 
+def _room(
+    rows: int, width: int, groups: int, symmetric: bool, out: Encoded | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
+    """Codes (rows, width), scales and minima (rows, groups) to write to; no minima if symmetric."""
+    none = np.empty((rows, 0), np.float16)
+    if out is None:
+        codes, scales = np.empty((rows, width), np.uint8), np.empty((rows, groups), np.float16)
+        return codes, scales, none if symmetric else np.empty_like(scales)
+    shapes = (out.codes.shape[1], out.scales.shape[1], out.mins is None)
+    if shapes != (width, groups, symmetric) or len(out.codes) < rows:
+        raise ValueError(f"the room is for {out.codes.shape} bytes of codes, not {(rows, width)}")
+    return out.codes[:rows], out.scales[:rows], none if out.mins is None else out.mins[:rows]
+
+
 def quantize(
     x: NDArray[np.generic],
     *,
@@ -62,6 +76,7 @@ def quantize(
     unbias: float = 0.0,
     weights: NDArray[np.float32] | None = None,
     threads: int = 1,
+    out: Encoded | None = None,
 ) -> Encoded:
     """Quantize the rows of a matrix in groups of consecutive weights.
 
@@ -77,6 +92,9 @@ def quantize(
     weights     lsq only: importance of every column, float32 (cols,), finite and not negative, by
                 which squared errors count in the fit, see importance; None: all the same
     threads     threads at work, the calling one included
+    out         an earlier result with the same columns and settings and at least as many rows, no
+                longer wanted: its first rows are written to and returned, and nothing is allocated
+                (new memory costs as much again as quantizing to it). None: new arrays
     Errors      NonFiniteWeights for the first NaN or Inf in row-major order
     Formula     see encode; values beyond float16 saturate, see minmax
     """
@@ -85,9 +103,7 @@ def quantize(
     bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
     rows, cols = x.shape
     group = group_size or cols
-    codes = np.empty((rows, row_bytes(cols, bits)), np.uint8)
-    scales = np.empty((rows, -(-cols // group)), np.float16)
-    mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
+    codes, scales, mins = _room(rows, row_bytes(cols, bits), -(-cols // group), symmetric, out)
     sums = np.empty((rows, COLUMNS), np.float64)
     weighted = np.empty((rows, 0 if weights is None else COLUMNS), np.float64)
 
@@ -125,8 +141,9 @@ def quantize(
             weighted[part],
         )
 
-    work = nearest if method == "minmax" and whole(kind, cols, group) else searched
-    refuse(x, dtype, over_rows(work, rows, cols, threads))
+    fast = method == "minmax" and whole(kind, cols, group)
+    work, most = (nearest, MOST_WEIGHTS) if fast else (searched, BLOCK_WEIGHTS)
+    refuse(x, dtype, over_rows(work, rows, cols, threads, most))
     return Encoded(
         codes,
         scales,

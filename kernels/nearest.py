@@ -2,8 +2,8 @@
 
 The same bytes as rows.quantize_rows makes without a search. A row is gone through in spans of about
 SPAN weights, which stay in the nearest cache through all phases: range of each group, scales and
-rules of sixteen groups at a time, codes and error sums, pack. The phases are in spans; rows with
-groups that are not of the ordinary kind described there (a constant group, say) are left to rows.
+rules of sixteen groups at a time, codes and error sums, pack. The phases are in settle and spans; rows
+with groups that are not of the ordinary kind described there (a constant group, say) are left to rows.
 
 Error sums. With e = w - v, sums of w^2, e^2 and w e are taken in float32 over SHORT weights, sixteen
 lanes, then in float64; the others follow: sum w v = sum w^2 - sum w e and sum v^2 = sum w^2 - 2 sum
@@ -25,23 +25,25 @@ from kernels.fidelity import E2, MAX, Q2, W2, WQ
 from kernels.lanes import fold_short
 from kernels.lsq import FITS
 from kernels.rows import quantize_each
-from kernels.spans import (
+from kernels.settle import (
     BOUND,
     COUNT,
     RULES,
-    TILE,
-    encode_bf16,
-    encode_bf16_symmetric,
-    encode_f16,
-    encode_f16_symmetric,
     extremes,
-    largest_bf16,
-    largest_f16,
     settle_bf16,
     settle_bf16_symmetric,
     settle_f16,
     settle_f16_symmetric,
 )
+from kernels.spans import (
+    encode_bf16,
+    encode_bf16_symmetric,
+    encode_f16,
+    encode_f16_symmetric,
+    largest_bf16,
+    largest_f16,
+)
+from kernels.stored import TILE
 from kernels.vectors import TURN
 from kernels.widen import BF16, F32, padded
 
@@ -66,7 +68,7 @@ def _settled(
     zero: np.float32,
     top: np.float32,
 ) -> tuple[bool, np.float32]:
-    """spans.settle of a kind."""
+    """settle.settle of a kind."""
     stride = rules.shape[1]
     if kind == BF16:
         if symmetric:

@@ -21,7 +21,9 @@ SCRIPT = """
 import hashlib, json, sys
 import numpy as np
 import kernels
-x = np.frombuffer(sys.stdin.buffer.read(), np.uint16).reshape(24, 1000)
+both = np.frombuffer(sys.stdin.buffer.read(), np.uint16).reshape(24, 1024)
+x = np.ascontiguousarray(both[:, :1000])
+halves = (both.astype(np.uint32) << 16).view(np.float32).astype(np.float16)
 found = {}
 def keep(name, made):
     parts = [getattr(made, field) for field in ("codes", "scales", "mins") if hasattr(made, field)]
@@ -35,6 +37,11 @@ for bits in (2, 3, 4, 8):
         for symmetric in (False, True):
             made = kernels.quantize(x, bits=bits, symmetric=symmetric, method=method, **options)
             keep(f"{method} {bits} {symmetric}", made)
+    for symmetric in (False, True):
+        for kind, whole in (("BF16", both), ("F16", halves)):
+            made = kernels.quantize(whole, dtype=kind, bits=bits, symmetric=symmetric,
+                                    method="minmax", group_size=64)
+            keep(f"{kind} whole {bits} {symmetric}", made)
     keep(f"hqq {bits}", kernels.quantize_hqq(x, bits=bits, **options))
 for levels in (kernels.nf4_levels(), kernels.lloyd_max_levels(2)):
     keep(f"codebook {levels.size}", kernels.quantize_codebook(x, levels=levels, **options))
@@ -60,7 +67,7 @@ print(json.dumps(found))
 def run(**processor: str) -> dict[str, tuple[str, list[float]]]:
     """What the kernels make of one tensor when they are compiled for this processor."""
     rng = np.random.default_rng(3)
-    w = (rng.standard_normal((24, 1000)) * 0.02 * rng.lognormal(0, 0.2, 1000)).astype(np.float32)
+    w = (rng.standard_normal((24, 1024)) * 0.02 * rng.lognormal(0, 0.2, 1024)).astype(np.float32)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         input=(w.view(np.uint32) >> 16).astype(np.uint16).tobytes(),
