@@ -20,7 +20,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.context import Context
@@ -92,9 +92,10 @@ def _name(line: str) -> str:
 class Phase:
     """What a loop is for, and how it is told from others of its function.
 
-    work    an instruction that does its part on eight weights; counting it gives the weights of a turn
+    work    an instruction that does its part on some weights; counting it gives the weights of a turn
     beside  how one begins that is in the same loop
     absent  one that is not
+    lanes   weights that the first one works on
     """
 
     name: str
@@ -102,6 +103,7 @@ class Phase:
     work: str
     beside: str
     absent: str = ""
+    lanes: int = 8
 
     def cost(self, loops: list[Loop]) -> tuple[float, Loop] | None:
         """Instructions per weight in the leanest such loop on 256-bit registers, and that loop."""
@@ -115,24 +117,35 @@ class Phase:
                 and self.absent not in words
                 and any(word.startswith(self.beside) for word in words)
             ):
-                costs.append((loop.instructions / (8 * words.count(self.work)), loop))
+                costs.append((loop.instructions / (self.lanes * words.count(self.work)), loop))
         return min(costs, key=lambda pair: pair[0], default=None)
 
 
 ROWS = "kernels.rows.quantize_each"
 SEARCH = "kernels.lsq.refine_row"
 FIT = "kernels.lsq.fit_row"
+NEAREST = "kernels.nearest._nearest_row"
+SUPER = "kernels.superfit.fit_super"
+SUPER_CODES = "kernels.superencode.quantize_block"
+SUPER_SUMS = "kernels.superrows._measure_row"
+UNPACK = "kernels.bitpack.unpack_row"
 PHASES = (
     Phase("widen BF16", ROWS, "vpslld", "vpmovzxwd"),
     Phase("range of a group", ROWS, "vpminsd", "vpmaxsd"),
     Phase("codes and error sums", ROWS, "vcvttps2dq", "vfmadd"),
     Phase("lsq: one candidate", FIT, "vcvttps2dq", "vfmadd", absent="vsubps"),
     Phase("lsq: error of a fit", SEARCH, "vcvttps2dq", "vfmadd213"),
+    Phase("nearest: range of a group", NEAREST, "vpmaxuw", "vpmaxsw", lanes=16),
+    Phase("nearest: codes and error sums", NEAREST, "vcvttps2dq", "vfmadd"),
+    Phase("superblock: one candidate", SUPER, "vcvtdq2ps", "vfmadd"),
+    Phase("superblock: codes", SUPER_CODES, "vcvtdq2ps", "vfmadd"),
+    Phase("superblock: error sums", SUPER_SUMS, "vcvtps2pd", "vsubpd", lanes=2),
+    Phase("decode: 4 bits to bytes", UNPACK, "vpsrlw", "vpunpck", lanes=32),
 )
 
 
 def compiled() -> list[Loop]:
-    """The loops of the kernel, compiled in a process of its own."""
+    """The loops of the kernels, compiled in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.loops_in_assembly"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -156,7 +169,7 @@ def run(context: Context) -> Result:
 
 
 def main() -> None:
-    """Compile the kernel for the fixed processor and print its loops."""
+    """Compile the kernels for the fixed processor and print its loops."""
     if os.environ.get("NUMBA_CPU_NAME") != TARGET["NUMBA_CPU_NAME"]:
         with tempfile.TemporaryDirectory(prefix="arrowquant-assembly-") as folder:
             environment = os.environ | TARGET | {"NUMBA_CACHE_DIR": folder}
@@ -176,19 +189,19 @@ def main() -> None:
             x, dtype="BF16", bits=4, group_size=64, symmetric=False, method=method
         )
     kernels.dequantize(made.codes, made.scales, made.mins, bits=4, cols=256, group_size=64)
-    options = {"bits": 4, "group_size": 32, "scale_bits": 6}
-    fine = kernels.quantize_superblock(x, dtype="BF16", **options)
+    fine = kernels.quantize_superblock(x, dtype="BF16", bits=4, group_size=32, scale_bits=6)
     arrays = fine.codes, fine.scale_codes, fine.min_codes, fine.d, fine.dm
-    kernels.dequantize_superblock(*arrays, cols=256, **options)
+    kernels.dequantize_superblock(*arrays, bits=4, cols=256, group_size=32, scale_bits=6)
     loops = []
-    for function in (
+    entries: tuple[Any, ...] = (
         quantize_rows_nearest,
         quantize_rows,
         dequantize_rows,
         quantize_super_rows,
         dequantize_super_rows,
-    ):
-        (assembly,) = function.inspect_asm().values()  # type: ignore[attr-defined]
+    )
+    for entry in entries:
+        (assembly,) = entry.inspect_asm().values()
         loops += [asdict(loop) for loop in find(assembly)]
     print(json.dumps(loops))
 

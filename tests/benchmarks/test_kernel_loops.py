@@ -28,6 +28,12 @@ BOUNDS = {
     "codes and error sums": 4.8,
     "lsq: one candidate": 1.75,
     "lsq: error of a fit": 2.0,
+    "nearest: range of a group": 0.3,
+    "nearest: codes and error sums": 2.3,
+    "superblock: one candidate": 4.5,
+    "superblock: codes": 7.6,
+    "superblock: error sums": 4.0,
+    "decode: 4 bits to bytes": 0.32,
 }
 
 
