@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from service.domain.activations import activations_name
 from service.domain.catalog import ObjectInfo
 from service.domain.job import Claim
 from service.domain.modality import Detection
@@ -85,6 +86,10 @@ class JobContext:
         """What the report is called."""
         return report_name(self.first_part(output))
 
+    def activations_name(self, output: int) -> str:
+        """What the table of activations is called."""
+        return activations_name(self.first_part(output))
+
     def replaced_name(self, output: int) -> str:
         """Where the manifest that this one replaces is kept for a while."""
         return f"manifest-before-{self.first_part(output):05d}.json"
@@ -92,11 +97,20 @@ class JobContext:
     @contextmanager
     def measured(self, plan: JobPlan, unit: Unit) -> Iterator[Measured | None]:
         """The calibration file, open while the unit is at work; None if it is not used there."""
-        index, named = plan.catalog.calibration, self.outputs[0].recipe.calibration
         used = any(
             each.tensors[p.tensor].treatment.calibrated for each in plan.plans for p in unit.pieces
         )
-        if self.calibration is None or index is None or named is None or not used:
+        if not used:
+            yield None
+            return
+        with self.calibrated(plan) as measured:
+            yield measured
+
+    @contextmanager
+    def calibrated(self, plan: JobPlan) -> Iterator[Measured | None]:
+        """The calibration file, open; None if the job has none."""
+        index, named = plan.catalog.calibration, self.outputs[0].recipe.calibration
+        if self.calibration is None or index is None or named is None:
             yield None
             return
         info = ObjectInfo(index.key, index.size, index.etag)

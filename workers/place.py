@@ -30,7 +30,10 @@ class Standing:
         """Every file that belongs to the artifact."""
         if not self.manifest:
             return set()
-        return {MANIFEST_NAME, self.manifest["report"]["name"], *(name for name, _ in self.parts)}
+        beside = [
+            self.manifest[key]["name"] for key in ("report", "activations") if key in self.manifest
+        ]
+        return {MANIFEST_NAME, *beside, *(name for name, _ in self.parts)}
 
 
 def standing(context: JobContext, output: int) -> Standing | None:
@@ -69,6 +72,7 @@ def _parse(data: bytes) -> dict[str, Any]:
         for part in value["parts"]:
             part["name"], part["sha256"], part["bytes"]
         value["report"]["name"]
+        value.get("activations", {"name": ""})["name"]
     except (ValueError, TypeError, KeyError):
         return {}
     return value

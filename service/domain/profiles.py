@@ -52,12 +52,14 @@ class Profile:
     group_size: GroupSize
     max_memory_bytes: int | None
     size_limit_bytes: int
+    # At most so many groups of diffusion times for static activations.
+    time_groups: int
 
 
 PROFILES: dict[ProfileName, Profile] = {
-    "edge": Profile(2, 64, 500 * 2**20, 35 * 10**6),
-    "local": Profile(4, 128, 2 * 2**30, 200 * 10**6),
-    "cloud": Profile(8, 64, None, 2 * 10**9),
+    "edge": Profile(2, 64, 500 * 2**20, 35 * 10**6, 5),
+    "local": Profile(4, 128, 2 * 2**30, 200 * 10**6, 10),
+    "cloud": Profile(8, 64, None, 2 * 10**9, 20),
 }
 
 

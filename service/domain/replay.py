@@ -40,6 +40,10 @@ class _Part(_Read):
     sha256: _Digest
 
 
+class _Table(_Read):
+    sha256: _Digest
+
+
 class _Recipes(_Read):
     resolved: ResolvedRecipe
 
@@ -51,6 +55,7 @@ class Manifest(_Read):
     source: _Source
     recipe: _Recipes
     calibration: _Object | None = None
+    activations: _Table | None = None
     engine: Annotated[dict[_Text, _Text], Field(max_length=64)]
     parts: Annotated[tuple[_Part, ...], Field(max_length=MAX_PARTS)]
 
@@ -100,8 +105,14 @@ def check_calibration(then: list[Any] | None, catalog: Catalog) -> None:
 
 def note(manifest: Manifest) -> dict[str, Any]:
     """What the ledger keeps beside the recipe of a job that is a replay."""
-    return {
+    found: dict[str, Any] = {
         "objects": [[o.key, o.size, o.etag] for o in manifest.source.objects],
         "parts": [[p.name, p.bytes, p.sha256] for p in manifest.parts],
         "engine": dict(manifest.engine),
-    } | ({} if (c := manifest.calibration) is None else {"calibration": [c.key, c.size, c.etag]})
+    }
+    if manifest.calibration is not None:
+        c = manifest.calibration
+        found["calibration"] = [c.key, c.size, c.etag]
+    if manifest.activations is not None:
+        found["activations"] = manifest.activations.sha256
+    return found

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from service.domain.activations import activations_name
 from service.domain.job import PartRow, TensorRow, TensorState
 from service.domain.plan import Plan
 
@@ -30,6 +31,15 @@ def part_name(seq: int) -> str:
 def report_name(first_part: int) -> str:
     """File name of the report that goes with parts numbered from there on."""
     return f"report-{first_part:05d}.json" if first_part else REPORT_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationTable:
+    """What the manifest and the report say of `activations.arrow`."""
+
+    nbytes: int
+    sha256: str
+    summary: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +62,15 @@ def render(
     warnings: Sequence[dict[str, Any]],
     report_sha256: Callable[[bytes], str],
     first_part: int = 0,
+    activations: ActivationTable | None = None,
 ) -> Documents:
     """Both files. `first_part` is the number of the first part. `report_sha256` hashes the report's bytes to hex."""
     totals = _totals(plan, rows, parts)
     summary = {"totals": totals, "counts": _counts(rows), "quality": quality(rows)}
-    report = dump(_report(rows, summary))
+    told = _report(rows, summary)
+    if activations is not None:
+        told["activations"] = activations.summary
+    report = dump(told)
     manifest = {
         "format": "arrowquant",
         "format_version": FORMAT_VERSION,
@@ -77,6 +91,7 @@ def render(
         ],
         "tensors": _tensor_entries(plan, rows),
         "tied": {row.name: row.tied_to for row in rows if row.tied_to},
+        **_activations(activations, first_part),
         "totals": totals,
         "escalations": escalations(rows),
         "warnings": list(warnings),
@@ -86,8 +101,9 @@ def render(
             "sha256": report_sha256(report),
         },
     }
-    parts_bytes = sum(part.nbytes for part in parts)
-    rendered = _with_own_size(manifest, totals, parts_bytes + len(report))
+    others = sum(part.nbytes for part in parts) + len(report)
+    others += activations.nbytes if activations is not None else 0
+    rendered = _with_own_size(manifest, totals, others)
     return Documents(report, rendered, summary)
 
 
@@ -223,6 +239,14 @@ def _calibration(plan: Plan) -> dict[str, Any]:
             "samples": index.samples,
         }
     }
+
+
+def _activations(table: ActivationTable | None, first_part: int) -> dict[str, Any]:
+    if table is None:
+        return {}
+    name = activations_name(first_part)
+    kept = {key: table.summary[key] for key in ("mode", "bits", "groups", "domain")}
+    return {"activations": {"name": name, "bytes": table.nbytes, "sha256": table.sha256, **kept}}
 
 
 def _tensor_entries(plan: Plan, rows: Sequence[TensorRow]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from service.domain import location, methods
+from service.domain.activations import Activations
 from service.domain.calibration import Calibration
 from service.domain.methods import METHODS
 from service.domain.modality import Modality, Part, recipe_of
@@ -157,6 +158,9 @@ class Recipe(Wire):
     fallback: Fallback = Fallback()
     # What the layers of these very weights saw while the model ran; null: made without.
     calibration: Calibration | None = None
+    # How the inputs of layers are to be quantized, by diffusion time: by its defaults where there is a
+    # calibration file.
+    activations: Activations | None = None
     # Several artifacts from one read of the source, each in a folder of its own.
     outputs: Annotated[tuple[OutputRecipe, ...], Field(max_length=MAX_OUTPUTS)] = ()
 
@@ -184,6 +188,12 @@ class Recipe(Wire):
                 scale_bits=rule.scale_bits,
                 codebook=self.codebook if method == self.method else None,
             )
+        return self
+
+    @model_validator(mode="after")
+    def _activations_are_measured(self) -> Self:
+        if self.activations and self.calibration is None and self.ref is None:
+            raise ValueError("activations are quantized as a calibration file says: name one")
         return self
 
     @model_validator(mode="after")
@@ -342,6 +352,7 @@ class ResolvedRecipe(BaseModel):
     ladder: tuple[int, ...]
     role_floors: dict[Role, Bits]
     calibration: Calibration | None = Field(default=None, exclude_if=lambda value: value is None)
+    activations: Activations | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def for_model(self, modality: Modality | None, part: Part) -> ResolvedRecipe:
         """What was left to the source filled in from its modality; a recipe in which nothing was,
@@ -386,7 +397,13 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         ladder=LADDER,
         role_floors=dict(ROLE_FLOORS),
         calibration=recipe.calibration,
+        activations=_activations(recipe),
     )
+
+
+def _activations(recipe: Recipe) -> Activations | None:
+    how = recipe.activations or Activations()
+    return None if recipe.calibration is None or how.mode == "none" else how
 
 
 def canonical_json(value: Any) -> bytes:

@@ -137,7 +137,8 @@ def _published(job: JobRecord, which: Which) -> str | None:
 
 def _parse(manifest: Any, data: bytes) -> tuple[ArtifactFile, ...]:
     own = ArtifactFile(MANIFEST_NAME, len(data), hashlib.sha256(data).hexdigest())
-    listed = [manifest["report"], *manifest["parts"]]
+    beside = [manifest[key] for key in ("report", "activations") if key in manifest]
+    listed = [*beside, *manifest["parts"]]
     return own, *(ArtifactFile(f["name"], f["bytes"], f["sha256"]) for f in listed)
 
 

@@ -6,6 +6,7 @@ Of a file of any size only the statistics of these inputs are read, one at a tim
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 
 from arrowquant.calibration.reader import CalibrationFile
 from arrowquant.errors import CalibrationError
+from service.domain.activations import Activations
 from service.domain.calibration import Calibration, invalid
 from service.domain.catalog import ObjectInfo
 from service.domain.ports import ObjectStore
+from workers.activations import table
+from workers.activations.table import Table
 from workers.stages.ranged import Ranged
 
 _KEPT = 4  # inputs whose figures are kept: what a tensor and its neighbours share
@@ -46,6 +50,17 @@ class Measured:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+    def activations(
+        self, layers: Sequence[str], how: Activations, most: int, pause: Callable[[], None]
+    ) -> Table | None:
+        """How the inputs of layers are to be quantized, see workers.activations.table; None if the file has no
+        histograms of theirs."""
+        known = [name for name in layers if name in self._file.index.weights]
+        try:
+            return table.make(self._file, known, how, most, self._how.weighting, pause)
+        except CalibrationError as error:
+            raise self._told(error) from None
 
     def digests(self, weight: str) -> tuple[str, ...]:
         """Of each 4 MiB of a weight's bytes."""

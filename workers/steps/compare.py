@@ -7,9 +7,10 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from service.domain.activations import ACTIVATIONS_NAME
 from service.domain.catalog import ObjectInfo
 from service.domain.errors import ArrowQuantError
-from service.domain.job import PartRow, Phase, TensorRow
+from service.domain.job import Phase, TensorRow
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
 from service.domain.replay import MAX_MANIFEST_BYTES
@@ -21,6 +22,7 @@ from workers.lease import Lease
 from workers.memory import budget
 from workers.pipeline import Work, run_pass
 from workers.stages.differ import Differ
+from workers.steps.activations import activations
 
 MAX_TILES_TOLD = 1000
 _METRICS = ("relmse", "sqnr_db", "cosine", "max_abs_error", "rho")
@@ -45,7 +47,7 @@ def run(
         name = name or part_name(made.seq)
         lease.check()
         info, sha256 = _stored(context, lease, context.key(name))
-        problem = _problem(made, info, sha256, noted_sha256)
+        problem = _told(info, sha256, noted_sha256, made.sha256)
         if problem:
             parts.append({"part": name, "problem": problem})
         if info is not None and sha256 != made.sha256:
@@ -55,7 +57,24 @@ def run(
                 work = replace(work, measured=measured)
                 run_pass(work, {0: Differ(context.output, info, tiles)}, lambda _: lease.check())
     parts += [{"part": entry[0], "problem": "not_made"} for entry in noted[len(plan.units) :]]
+    parts += _activations(context, lease, plan, rows)
     ledger.publish_done(context.claim, _verdict(context, parts, tiles, _metrics(context, rows)))
+
+
+def _activations(
+    context: JobContext, lease: Lease, plan: JobPlan, rows: list[TensorRow]
+) -> list[dict[str, Any]]:
+    """What is wrong with the table of activations, told as of a part."""
+    noted = _replay(context).get("activations", "")
+    table = activations(context, plan, [rows], lease)[0]
+    if table is None and not noted:
+        return []
+    if table is None:
+        return [{"part": ACTIVATIONS_NAME, "problem": "not_made"}]
+    info, sha256 = _stored(context, lease, context.key(ACTIVATIONS_NAME))
+    made = hashlib.sha256(table.data).hexdigest()
+    problem = _told(info, sha256, noted, made)
+    return [{"part": ACTIVATIONS_NAME, "problem": problem}] if problem else []
 
 
 def _replay(context: JobContext) -> dict[str, Any]:
@@ -79,14 +98,14 @@ def _stored(context: JobContext, lease: Lease, key: str) -> tuple[ObjectInfo | N
     return info, digest.hexdigest()
 
 
-def _problem(made: PartRow, info: ObjectInfo | None, sha256: str, noted: str) -> str:
+def _told(info: ObjectInfo | None, sha256: str, noted: str, made: str) -> str:
     if info is None:
         return "missing"
     if not noted:
         return "not_in_manifest"
     if sha256 != noted:
         return "stored_part_is_not_the_manifest_s"
-    return "" if sha256 == made.sha256 else "made_otherwise"
+    return "" if sha256 == made else "made_otherwise"
 
 
 def _work(

@@ -19,8 +19,10 @@ from service.domain.job import JobState, PartRow, Phase, TensorRow
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
 from workers import place
+from workers.activations.table import Table
 from workers.job import JobContext
 from workers.lease import Lease
+from workers.steps.activations import activations
 from workers.steps.removal import take_back
 
 log = structlog.get_logger(__name__)
@@ -35,8 +37,9 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan, keep_s
         _verify(context, ledger, lease, parts)
     ledger.set_phase(claim, Phase.PUBLISHING)
     rows = [ledger.tensors(claim.job_id, output=n) for n in range(len(plan.outputs))]
+    tables = activations(context, plan, rows, lease)
     documents = [
-        _render(context, plan, output, rows[output], [p for p in parts if p.output == output])
+        _render(context, plan, output, rows[output], parts, tables[output])
         for output in range(len(plan.outputs))
     ]
     committed: list[report.Documents] = []
@@ -46,7 +49,7 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan, keep_s
                 if not context.replaces:
                     _remove_leftovers(context, plan, output)
                 committed.append(rendered)
-                _commit(context, lease, rendered, output)
+                _commit(context, lease, rendered, output, tables[output])
         leftovers = _replaced(context, plan) if context.replaces else []
         ledger.publish_done(claim, _summary(context, documents, rows), leftovers, keep_s)
     except LeaseLost:
@@ -70,6 +73,7 @@ def _render(
     output: int,
     rows: Sequence[TensorRow],
     parts: Sequence[PartRow],
+    table: Table | None,
 ) -> report.Documents:
     """As a job with this output alone would have them."""
     alone = context.request.recipe.each()[plan.outputs[output].id]
@@ -78,12 +82,18 @@ def _render(
         name=context.request.name,
         requested=alone.model_dump(mode="json", exclude_unset=True),
         rows=rows,
-        parts=parts,
+        parts=[part for part in parts if part.output == output],
         engine=context.claim.resolved["engine"],
         warnings=warnings(plan.plans[output]),
         report_sha256=lambda data: hashlib.sha256(data).hexdigest(),
         first_part=context.first_part(output),
+        activations=None if table is None else _told(table),
     )
+
+
+def _told(table: Table) -> report.ActivationTable:
+    digest = hashlib.sha256(table.data).hexdigest()
+    return report.ActivationTable(len(table.data), digest, table.summary)
 
 
 def _summary(
@@ -112,6 +122,7 @@ def _withdraw_if_cancelled(
         key = context.key(context.report_name(output), output)
         if _is_there(context, key, documents.report):
             context.output.delete(key)
+            context.output.delete(context.key(context.activations_name(output), output))
 
 
 def _problem(context: JobContext, part: PartRow) -> str:
@@ -127,10 +138,18 @@ def _problem(context: JobContext, part: PartRow) -> str:
     return ""
 
 
-def _commit(context: JobContext, lease: Lease, documents: report.Documents, output: int) -> None:
-    """Put the report, then the manifest. If one is there it must be ours, from a try that died
+def _commit(
+    context: JobContext,
+    lease: Lease,
+    documents: report.Documents,
+    output: int,
+    table: Table | None,
+) -> None:
+    """Put the table of activations, the report, then the manifest. If one is there it must be ours, from a try that died
     right after; or it is the one to replace, and is kept in case that is taken back."""
     lease.confirm()
+    if table is not None:
+        context.output.put(context.key(context.activations_name(output), output), table.data)
     context.output.put(context.key(context.report_name(output), output), documents.report)
     if context.replaces:
         _keep_old(context, documents, output)
@@ -156,8 +175,11 @@ def _replaced(context: JobContext, plan: JobPlan) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for output in range(len(plan.outputs)):
         ours = {context.part_key(unit.seq, output) for unit in plan.units}
-        ours |= {context.key(context.report_name(output), output)}
-        for prefix in ("part-", "report", "manifest-before-"):
+        ours |= {
+            context.key(name, output)
+            for name in (context.report_name(output), context.activations_name(output))
+        }
+        for prefix in ("part-", "report", "activations", "manifest-before-"):
             listed = context.output.list(context.key(prefix, output))
             found += [(info.key, info.etag) for info in listed if info.key not in ours]
     return found

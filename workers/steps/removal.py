@@ -64,7 +64,8 @@ def take_back(context: JobContext, output: int, *, restore: bool = True) -> None
     else:
         context.output.put(manifest, data)
     context.output.delete(before)
-    context.output.delete(context.key(context.report_name(output), output))
+    for name in (context.report_name(output), context.activations_name(output)):
+        context.output.delete(context.key(name, output))
 
 
 def delete_if(context: JobContext, key: str, etag: str) -> None:
@@ -90,6 +91,10 @@ def _remove_named(
             context.output.delete(info.key)
     if context.first_part(output):
         # Names that only this job has: whatever it was about to publish.
-        for name in (context.report_name(output), context.replaced_name(output)):
+        for name in (
+            context.report_name(output),
+            context.activations_name(output),
+            context.replaced_name(output),
+        ):
             may_go_on()
             context.output.delete(context.key(name, output))

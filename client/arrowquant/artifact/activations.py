@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arrowquant.artifact import schema
-from arrowquant.artifact.manifest import invalid
+from arrowquant.artifact.manifest import activations_name, invalid
 from arrowquant.errors import ArtifactError
 
 Mode = Literal["static", "dynamic_per_token"]
@@ -184,8 +184,8 @@ class Activations:
 
 def read_activations(folder: Path, entry: Any) -> Activations:
     """Read and check the file of an artifact; `entry` is what its manifest says of it."""
-    path = folder / schema.ACTIVATIONS
-    where = {"file": schema.ACTIVATIONS}
+    name = activations_name(entry)
+    path, where = folder / name, {"file": name}
     if entry is None or not path.is_file():
         raise ArtifactError(
             "no_activations",

@@ -15,6 +15,7 @@ from arrowquant.artifact.codecs import CODECS, RAW
 from arrowquant.errors import ArtifactError
 
 _REPORT_NAME = re.compile(r"report(-[0-9]{5,9})?\.json", re.ASCII)
+_ACTIVATIONS_NAME = re.compile(r"activations(-[0-9]{5,9})?\.arrow", re.ASCII)
 _PART_NAME = re.compile(r"part-[0-9]{5,9}\.arrow", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -127,6 +128,14 @@ def report_name(entry: Any) -> str:
     """The report's file name, from the manifest's entry: only a plain name of ours is believed."""
     name = entry.get("name") if isinstance(entry, dict) else None
     return name if isinstance(name, str) and _REPORT_NAME.fullmatch(name) else schema.REPORT
+
+
+def activations_name(entry: Any) -> str:
+    """The activation table's file name, likewise."""
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if isinstance(name, str) and _ACTIVATIONS_NAME.fullmatch(name):
+        return name
+    return schema.ACTIVATIONS
 
 
 def _list(raw: dict[str, Any], key: str, limit: int) -> list[Any]:

@@ -13,6 +13,7 @@ import google_crc32c
 import numpy as np
 
 from arrowquant.artifact import schema
+from arrowquant.artifact.activations import Activations
 from arrowquant.artifact.fidelity import ErrorSums
 from arrowquant.artifact.findings import Problem, TensorCheck, Verification
 from arrowquant.artifact.manifest import PartEntry
@@ -36,6 +37,10 @@ class Opened(Protocol):
     def parts(self) -> tuple[PartEntry, ...]: ...
     @property
     def report(self) -> dict[str, Any]: ...
+    @property
+    def manifest(self) -> dict[str, Any]: ...
+    @property
+    def activations(self) -> Activations: ...
     def part(self, number: int) -> Part: ...
     def __iter__(self) -> Iterator[str]: ...
     def __getitem__(self, name: str) -> QuantizedTensor: ...
@@ -65,6 +70,7 @@ class _Run:
     def run(self) -> Verification:
         self._digests()
         self._report()
+        self._activations()
         for name in self.model:
             try:
                 self._tensor(self.model[name])
@@ -104,6 +110,14 @@ class _Run:
             return
         rows = rows if isinstance(rows, list) else []
         self.recorded = {str(r.get("name")): r for r in rows if isinstance(r, dict)}
+
+    def _activations(self) -> None:
+        if "activations" not in self.model.manifest:
+            return
+        try:
+            _ = self.model.activations
+        except ArtifactError as error:
+            self._problem(error.code, error.detail, **error.where)
 
     def _tensor(self, tensor: QuantizedTensor) -> None:
         source = self._source_of(tensor)
