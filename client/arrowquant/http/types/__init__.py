@@ -93,6 +93,7 @@ from arrowquant.http.types.replays import (
     TileDifference,
 )
 from arrowquant.http.types.shared import (
+    Activations,
     Calibration,
     Fallback,
     JobError,
@@ -137,6 +138,7 @@ from arrowquant.http.types.webhooks import (
 )
 
 __all__ = [
+    "Activations",
     "ApiKey",
     "ApiKeyPage",
     "ApiKeyRequest",

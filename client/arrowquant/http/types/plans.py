@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 from arrowquant.http.types.shared import (
+    Activations,
     Calibration,
     Limits,
     Notify,
@@ -139,6 +140,7 @@ class ResolvedRecipe(TypedDict):
     ladder: list[int]
     role_floors: dict[str, Literal[2, 3, 4, 8]]
     calibration: NotRequired[Calibration | None]
+    activations: NotRequired[Activations | None]
 
 
 class SourceObject(TypedDict):

@@ -34,6 +34,32 @@ Role: TypeAlias = Literal[
 UnitKind: TypeAlias = Literal["plan", "quantize", "publish", "cleanup"]
 
 
+class Activations(TypedDict):
+    """How the inputs of quantized layers are to be quantized when the model runs, from a
+    calibration file with histograms: scales and zero points for groups of diffusion times.
+
+    mode what readers get unless they ask otherwise: `static` scales by time, or each token
+    its own (`dynamic_per_token`); `auto`: whichever loses less on the activations that the
+    file keeps, and dynamic where it keeps none. The static table is there in any case.
+    `none`: no table groups of times, the same for all layers; left out: the fewest from
+    which no more save `gain` of the error, at most as many as the profile has boundaries
+    `optimal` (dynamic programming over the file's time bins), or for comparison `uniform`
+    or `quantile` per_layer a layer has boundaries of its own where that saves a tenth of
+    its error clip `mse`: the range of least squared error; `minmax`: all that was seen
+    per_branch branches of guidance apart
+    """
+
+    bits: NotRequired[int]
+    symmetric: NotRequired[bool]
+    mode: NotRequired[Literal["auto", "static", "dynamic_per_token", "none"]]
+    groups: NotRequired[int | None]
+    boundaries: NotRequired[Literal["optimal", "uniform", "quantile"]]
+    per_layer: NotRequired[bool]
+    clip: NotRequired[Literal["mse", "minmax"]]
+    per_branch: NotRequired[bool]
+    gain: NotRequired[float]
+
+
 class Calibration(TypedDict):
     """A calibration file of these very weights: an object in a named connection.
 
@@ -147,6 +173,7 @@ class Recipe(TypedDict):
     rules: NotRequired[list[Rule]]
     fallback: NotRequired[Fallback]
     calibration: NotRequired[Calibration | None]
+    activations: NotRequired[Activations | None]
     outputs: NotRequired[list[OutputRecipe]]
 
 
