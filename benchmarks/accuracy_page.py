@@ -269,7 +269,7 @@ def _is_ours(record: Record) -> bool:
 
 def _calibrated(record: Record) -> bool:
     weights, acts = record["labels"]["weights"] or {}, record["labels"]["activations"]
-    known = weights.get("method") == "gptq" or "calibration" in weights.get("recipe", {})
+    known = weights.get("method") == "gptq" or bool(weights.get("calibrated"))
     return known or bool(acts and acts["mode"] != "per-token")
 
 

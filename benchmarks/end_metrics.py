@@ -3,8 +3,8 @@
     python -m benchmarks.end_metrics [--quick] [--model NAME] [--rows REGEX] [--samples N] [--keep | --collect]
 
 Each model is measured by `benchmarks.models.evaluate` in the environment that has torch, row by row;
-the lines it has written are kept, so that with --keep a run goes on where the last one ended and rows
-that were added since are measured beside the old ones.
+the lines it has written are kept, so that with --keep a run goes on where the last one ended, or the
+committed result, and rows that were added since are measured beside the old ones.
 """
 
 from __future__ import annotations
@@ -55,6 +55,19 @@ def collect(result: Result) -> None:
                 for key in ("model", "family", "bits", "weights", "activations", "seed")
             }
             result.records.append({**line, "name": name, "labels": labels})
+
+
+def restore(model: str, file: Path) -> None:
+    """Take the rows of a result for measured where this machine has no lines of its own."""
+    if _lines(model).exists() or not file.exists():
+        return
+    LINES.mkdir(parents=True, exist_ok=True)
+    with _lines(model).open("w") as stream:
+        for record in json.loads(file.read_text())["records"]:
+            labels = record.pop("labels")
+            if labels["model"] == model and "family" in labels:
+                name = record["name"].partition(": ")[2]
+                stream.write(json.dumps({**labels, **record, "name": name}) + "\n")
 
 
 def _training(result: Result, model: str) -> None:
@@ -123,7 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
     samples = given.samples or (str(QUICK_SAMPLES) if given.quick else "")
     result = Result("end_metrics", {"quick": given.quick, "rows": pattern, "samples": samples})
     for model in [] if given.collect else given.model or MODELS:
-        if not given.keep:
+        if given.keep:
+            restore(model, given.output_dir / "end_metrics.json")
+        else:
             _lines(model).unlink(missing_ok=True)
         _measure(result, model, pattern, samples)
     collect(result)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import arrowquant.torch
 from benchmarks.models import activations, datasets, folder, ours, reference, smoothing
 from benchmarks.models.rows import Row, rows
 from benchmarks.models.sampled import SampledTask
@@ -30,7 +31,6 @@ from service.domain.engine import versions
 Task = SampledTask | WrittenTask
 SAMPLES = {"dit-digits": 1000, "dream-glosses": 100, "dit-speech": 500}
 CALIBRATION = {"dit-digits": 400, "dream-glosses": 128, "dit-speech": 400}
-CALIBRATION_STEPS = 40
 
 
 @dataclass
@@ -115,7 +115,17 @@ class Bench:
             if variant.divisors:
                 source = Path(scratch)
                 save_file(variant.state, source / "smoothed.safetensors")
-            return ours.quantize(source, variant.state, recipe)
+            known = self._calibration(Path(scratch)) if weights.get("calibrated") else None
+            return ours.quantize(source, variant.state, recipe, known)
+
+    def _calibration(self, folder: Path) -> Path:
+        """What our own capture keeps of a run over training data, as a file."""
+        model, file = self.task.model(self.task.state), folder / "model.calib.arrow"
+        options: dict[str, Any] = {"edges": self.task.edges, "domain": self.task.domain}
+        with arrowquant.torch.capture(model, weights=self.transformer, **options) as seen:
+            self.task.calibrate(model, CALIBRATION[self.name], lambda t: seen.at(self.task.time(t)))
+        seen.save(file)
+        return file
 
     def _by_reference(self, variant: Variant, weights: dict[str, Any]) -> ours.Quantized:
         method, bits, group = (weights[key] for key in ("method", "bits", "group"))

@@ -56,16 +56,21 @@ def everywhere(names: list[str], recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe | {"rules": [*rules, keep], "fallback": {"enabled": False}}
 
 
-def quantize(source: Path, original: dict[str, Tensor], recipe: dict[str, Any]) -> Quantized:
+def quantize(
+    source: Path, original: dict[str, Tensor], recipe: dict[str, Any], calibration: Path | None
+) -> Quantized:
     """Run a job on a folder of shards; decode what it wrote. Raises what the job raises."""
+    if calibration is not None:
+        recipe = recipe | {"calibration": {"connection": "calibration", "key": calibration.name}}
     with tempfile.TemporaryDirectory(prefix="arrowquant-models-") as folder:
         settings = Settings.load(data_dir=Path(folder) / "data")
         kernel_cache.warm(kernel_cache.choose(FOLDER / "numba"))
         logs.configure("error", settings.log_format)
         out = Path(folder) / "artifact"
         wanted = Recipe.model_validate(recipe)
+        known = None if calibration is None else str(calibration)
         job = local.open_job(
-            settings, str(source), str(out), wanted, Limits(threads=1), replace=True
+            settings, str(source), str(out), wanted, Limits(threads=1), known, replace=True
         )
         with contextlib.closing(job):
             last = list(job.run())[-1]

@@ -17,7 +17,8 @@ class Row:
     """A way to quantize a model.
 
     weights      None: as they are; {"by": "reference", "method", "bits", "group"}: another's method;
-                 {"by": "ours", "recipe"}: a job of ours with every linear layer at one width;
+                 {"by": "ours", "recipe"}: a job of ours with every linear layer at one width, and with
+                 a calibration file if "calibrated";
                  {"by": "product", "recipe"}: a job of ours as it comes, floors and gates included
     activations  None, or {"mode", "bits"}; with "smooth" (alpha) ranges are moved into the weights first
     """
@@ -60,6 +61,12 @@ def _weights_only(bits: int) -> Iterator[Row]:
     for group, scale_bits in SUPERBLOCKS[bits]:
         for unbias in STRENGTHS[bits]:
             yield _superblock(bits, group, scale_bits, unbias)
+        if bits < 4:
+            for unbias in (0.0, 1.0):
+                yield _calibrated(_superblock(bits, group, scale_bits, unbias))
+    for unbias in (0.0, 1.0):
+        yield _calibrated(_ours(bits, 64, "lsq", unbias))
+        yield _ours(bits, 0, "trellis", unbias)
     yield _reference("rtn", bits, 64)
     for group in {4: (64, 128), 3: (64,), 2: (64, 32)}[bits]:
         yield _reference("hqq", bits, group)
@@ -90,7 +97,9 @@ def _reference(method: str, bits: int, group: int) -> Row:
 
 
 def _ours(bits: int, group: int, method: str, unbias: float, **more: Any) -> Row:
-    recipe = {"bits": bits, "group_size": group, "method": method, **more}
+    recipe = {"bits": bits, "group_size": group or None, "method": method, **more}
+    if method == "trellis":
+        recipe["granularity"] = "row"
     if method != "minmax":
         recipe["unbias"] = unbias
     family = f"ours {method}" + (f" κ={unbias:g}" if method != "minmax" else "")
@@ -100,6 +109,11 @@ def _ours(bits: int, group: int, method: str, unbias: float, **more: Any) -> Row
 def _superblock(bits: int, group: int, scale_bits: int, unbias: float, **more: Any) -> Row:
     row = _ours(bits, group, "superblock", unbias, scale_bits=scale_bits, **more)
     return replace(row, name=f"{row.name} scales of {scale_bits} bits")
+
+
+def _calibrated(row: Row) -> Row:
+    weights = {**(row.weights or {}), "calibrated": True}
+    return Row(f"{row.name} calibrated", f"{row.family} calibrated", weights)
 
 
 def _with(row: Row, bits: int, mode: str, name: str | None = None, smooth: float = 0.0) -> Row:

@@ -51,6 +51,8 @@ class Samples:
 class SampledTask:
     """A DiT, its data and its judge."""
 
+    domain, edges = "timestep", tuple(range(0, diffusion.STEPS + 1, 50))
+
     def __init__(self, path: Path, pictures: Pictures, *, samples: int, seed: int = 0) -> None:
         self.path = path
         self.pictures = pictures
@@ -68,6 +70,10 @@ class SampledTask:
         with torch.no_grad():
             self.real = self.judge(torch.from_numpy(pictures.test))[0]
         self.reference: Samples | None = None
+
+    def time(self, t: int) -> float:
+        """In the domain of calibration files."""
+        return float(t)
 
     def model(self, state: dict[str, Tensor]) -> DiT:
         """The model with these weights, ready to run."""

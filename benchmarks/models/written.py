@@ -26,6 +26,8 @@ from benchmarks.models.train_text import sequences
 class WrittenTask:
     """A masked language model and held-out text."""
 
+    domain, edges = "mask_ratio", tuple(i / masking.BINS for i in range(masking.BINS + 1))
+
     def __init__(self, path: Path, text: Text, *, samples: int, seed: int = 0) -> None:
         self.path = path
         document = folder.read_json(path / "config.json")
@@ -36,6 +38,10 @@ class WrittenTask:
         self.train = sequences(torch.from_numpy(text.train))
         self.seed = seed
         self.reference: tuple[Tensor, list[Tensor]] | None = None
+
+    def time(self, number: int) -> float:
+        """In the domain of calibration files: the middle of a bin."""
+        return (number + 0.5) / masking.BINS
 
     def model(self, state: dict[str, Tensor]) -> Dream:
         """The model with these weights, ready to run."""

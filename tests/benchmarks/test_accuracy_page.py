@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -52,6 +53,22 @@ def test_failed_rows_are_kept_as_failures(tmp_path: Path, monkeypatch: pytest.Mo
     result = results.Result("end_metrics", {})
     end_metrics.collect(result)
     assert result.failures == [{"name": "dit-digits: W2 odd", "error": "ValueError: odd"}]
+
+
+def test_a_result_gives_back_the_lines_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(end_metrics, "LINES", tmp_path / "before")
+    labels = {"family": "rtn", "bits": 2, "weights": None, "activations": None, "seed": 0}
+    line = {"model": "dit-digits", "name": "W2 odd", **labels, "accuracy": 0.5}
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "dit-digits.jsonl").write_text(json.dumps(line) + "\n")
+    result = results.Result("end_metrics", {})
+    end_metrics.collect(result)
+    file = result.write(tmp_path)
+    monkeypatch.setattr(end_metrics, "LINES", tmp_path / "after")
+    end_metrics.restore("dit-digits", file)
+    assert json.loads((tmp_path / "after" / "dit-digits.jsonl").read_text()) == line
 
 
 def test_rows_have_names_of_their_own_and_cover_every_width() -> None:
