@@ -97,7 +97,8 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Byte-weighted progress. `bytes_done` never falls while a job lives. `bytes_read` is what
-    came from the source, headers and second passes included. Tensors count in each output."""
+    came from the source, headers and second passes included. Tensors count in each output.
+    `bytes_per_s` is the source's rate, `bytes_written_per_s` the target's."""
 
     bytes_total: int = 0
     bytes_done: int = 0
@@ -110,6 +111,7 @@ class Progress:
     units_total: int = 0
     units_done: int = 0
     bytes_per_s: float | None = None
+    bytes_written_per_s: float | None = None
     eta_s: float | None = None
 
     @property

@@ -58,7 +58,8 @@ class ProgressOut(Out):
     """Progress by bytes of the source. `percent` is 100 only once the artifact is published.
 
     `bytes_read` is what was really read of the source: headers, and what had to be read again for
-    tensors that missed their gate or after a crash, included. Tensors count once in each output."""
+    tensors that missed their gate or after a crash, included. Tensors count once in each output.
+    `bytes_per_s` is the source's rate, `bytes_written_per_s` that of the target."""
 
     percent: Annotated[float, Field(ge=0, le=100)]
     bytes_total: int
@@ -72,6 +73,7 @@ class ProgressOut(Out):
     units_total: int
     units_done: int
     bytes_per_s: float | None
+    bytes_written_per_s: float | None
     eta_s: float | None
 
 

@@ -276,6 +276,22 @@ def test_the_rate_is_of_the_time_at_work(bench: Bench) -> None:
     assert bench.ledger.get_job(job.id).progress.eta_s is None
 
 
+def test_the_targets_rate_is_of_finished_parts(bench: Bench) -> None:
+    """As many bytes as those took for each of the source's, at the source's rate."""
+    job = bench.plan([unit(0, source_bytes=1000), unit(1, source_bytes=1000)])
+    claim = bench.take()
+    for step in range(1, 11):
+        bench.clock.move(1)
+        bench.ledger.heartbeat(claim, 100 * step)
+    assert bench.ledger.get_job(job.id).progress.bytes_written_per_s is None
+    bench.finish(claim)
+    progress = bench.ledger.get_job(job.id).progress
+    assert progress.bytes_per_s is not None
+    assert progress.bytes_written > 0
+    written = progress.bytes_per_s * progress.bytes_written / 1000
+    assert progress.bytes_written_per_s == pytest.approx(written)
+
+
 class TestNobodyStarves:
     def test_what_is_not_urgent_comes_before_what_arrives_later(self, bench: Bench) -> None:
         """After an hour it counts as normal, and is the oldest of those."""

@@ -128,7 +128,7 @@ class _Lines(_View):
         percent = 100.0 if succeeded else float(self.progress.get("percent") or 0)
         text = f"{self.phase} {percent:.1f} %"
         if self.progress.get("bytes_per_s"):
-            text += f", {render.size(self.progress['bytes_per_s'])}/s"
+            text += f", {render.rates(self.progress)}"
         if self.progress.get("eta_s") and not succeeded:
             text += f", {render.duration(self.progress['eta_s'])} left"
         self.console.print(text, soft_wrap=True)

@@ -187,13 +187,20 @@ def totals_line(totals: Mapping[str, Any]) -> str:
     return text + (f", {bpw:.3f} bits per weight" if isinstance(bpw, int | float) else "")
 
 
+def rates(progress: Mapping[str, Any]) -> str:
+    """How fast the source comes, and the target goes once there is something of it."""
+    written = progress.get("bytes_written_per_s")
+    told = f"{size(progress['bytes_per_s'])}/s"
+    return f"{told} in, {size(written)}/s out" if written else told
+
+
 def _progress(progress: Mapping[str, Any]) -> str:
     parts = [f"{float(progress.get('percent') or 0):.1f} %"]
     if progress.get("bytes_total"):
         done, total = progress.get("bytes_done", 0), progress["bytes_total"]
         parts.append(f"{size(done)} of {size(total)}")
     if progress.get("bytes_per_s"):
-        parts.append(f"{size(progress['bytes_per_s'])}/s")
+        parts.append(rates(progress))
     if progress.get("eta_s"):
         parts.append(f"{duration(progress['eta_s'])} left")
     return ", ".join(parts)

@@ -45,6 +45,9 @@ def to_job(row: RowMapping, max_attempts: int, conditions: tuple[Condition, ...]
     )
 
 
+_RATES = ("bytes_per_s", "bytes_written_per_s", "eta_s")
+
+
 def to_progress(row: RowMapping | dict[str, Any]) -> Progress:
     """The counters, with the rate over the seconds in which someone was at work."""
     gained = row["bytes_done"] - row["bytes_before"]
@@ -52,8 +55,12 @@ def to_progress(row: RowMapping | dict[str, Any]) -> Progress:
     left = row["bytes_total"] - row["bytes_done"]
     running = row["state"] == JobState.RUNNING
     return Progress(
-        **{f.name: row[f.name] for f in fields(Progress) if f.name not in ("bytes_per_s", "eta_s")},
+        **{f.name: row[f.name] for f in fields(Progress) if f.name not in _RATES},
         bytes_per_s=rate,
+        # Finished parts count only: as much for each source byte as there is of them so far.
+        bytes_written_per_s=rate * row["bytes_written"] / row["bytes_done"]
+        if rate and row["bytes_written"]
+        else None,
         eta_s=left / rate if rate and running else None,
     )
 

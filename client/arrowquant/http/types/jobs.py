@@ -169,7 +169,8 @@ class Progress(TypedDict):
 
     `bytes_read` is what was really read of the source: headers, and what had to be read
     again for tensors that missed their gate or after a crash, included. Tensors count once
-    in each output.
+    in each output. `bytes_per_s` is the source's rate, `bytes_written_per_s` that of the
+    target.
     """
 
     percent: float
@@ -184,6 +185,7 @@ class Progress(TypedDict):
     units_total: int
     units_done: int
     bytes_per_s: float | None
+    bytes_written_per_s: float | None
     eta_s: float | None
 
 
