@@ -7,6 +7,7 @@
     parallel     1, 2, ... threads, and what the machine gives at as many
     cold_start   from a new process to the first tile
     accuracy     dB per bit against Shannon's bound; layers of a trained model
+    trellis      dB of trellis codes against the bound, and how fast they are made and read
     end_metrics  what quantization costs three small real diffusion models: image, text, audio
     io           our stores against a bare mover: folder and S3
     pipeline     whole jobs against copying the same bytes and the load-it-all way
@@ -44,6 +45,7 @@ BENCHMARKS = {
     "parallel": ("parallel", "run"),
     "cold_start": ("cold_start", "run"),
     "accuracy": ("accuracy", "run"),
+    "trellis": ("trellis", "run"),
     "end_metrics": ("end_metrics", "run"),
     "io": ("io", "run"),
     "pipeline": ("pipeline", "run"),

@@ -140,6 +140,20 @@ def _threads(found: Findings) -> Answer:
     return f"{gain:.2f} ×, multiply-add {limit:.2f} ×", gain >= min(1.7, limit)
 
 
+def _trellis(found: Findings) -> Answer:
+    records = [found.first("trellis", source=name, bits=2) for name in ("gaussian", "rotated")]
+    known = [record for record in records if record is not None]
+    if not known:
+        return None
+    decibels = min(record["sqnr_db"] for record in known)
+    made, read = (
+        min(record["weights"] / median(record["seconds"][what]) / 1e6 for record in known)
+        for what in ("ours", "decode")
+    )
+    reached = f"{number(decibels, 2)} dB at {number(made, 1)} Mweights/s, decoded at {number(read)}"
+    return reached, decibels >= 11.2 and made >= 5 and read >= 200
+
+
 def _pending(_: Findings) -> None:
     return None
 
@@ -162,7 +176,7 @@ TARGETS = (
     Target("`lsq` 2 bits G64", "≥ 9.0 dB at ≥ 350 Mweights/s", _fit(2, 9.0, 350)),
     Target("`lsq` 4 bits against hqq", "≥ 100 ×", _peer("hqq 4 bits G64", 100)),
     Target("`superblock` against ggml Q4_K, Q2_K, IQ2_XS", "better at ≥ 10, 5, 50 ×", _pending),
-    Target("`trellis` at 2 bits", "≥ 11.2 dB at ≥ 5 Mweights/s", _pending),
+    Target("`trellis` at 2 bits", "≥ 11.2 dB at ≥ 5 Mweights/s, decode ≥ 200", _trellis),
     Target("7B `minmax` 4 bits, folder to folder", "≤ 1.5 × moving the bytes", _job("minmax", 4, 1.5)),
     Target("7B `lsq` 4 bits, folder to folder", "≤ 3 × moving the bytes", _job("lsq", 4, 3)),
     Target(
