@@ -19,14 +19,7 @@ import arrowquant
 from arrowquant import ArtifactError
 from tests import hostile
 from tests.client import fixtures, naive
-
-
-def read_all(folder: Path) -> None:
-    """Everything a reader can be asked."""
-    with arrowquant.open(folder) as model:
-        for tensor in model.values():
-            tensor.dequantize()
-            list(tensor.tiles())
+from tests.client.refusing import read_all, refused
 
 
 @pytest.fixture
@@ -41,22 +34,6 @@ def one(tmp_path: Path, **changes: Any) -> Path:
     tensor = naive.quantized("w", (4, 40), "affine_u", 4, 32, seed=1)
     tensor.rows[0].update(changes)
     return fixtures.write_artifact(tmp_path / "one", [tensor])
-
-
-def refused(folder: Path, *words: str) -> ArtifactError:
-    with pytest.raises(ArtifactError) as failure:
-        read_all(folder)
-    for word in words:
-        assert word in str(failure.value)
-    assert not arrowquant_verify_ok(folder)
-    return failure.value
-
-
-def arrowquant_verify_ok(folder: Path) -> bool:
-    try:
-        return arrowquant.verify(folder).ok
-    except ArtifactError:
-        return False
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class Tile:
     @property
     def stride(self) -> int:
         """Bytes of a row of codes."""
-        return self.codes.shape[1]
+        return int(self.codes.shape[1])
 
     @property
     def stored_bytes(self) -> int:

@@ -232,6 +232,22 @@ def naive_payload(plan: Plan) -> int:
             continue
         size = how.group_size or tensor.cols
         groups = len(range(0, tensor.cols, size))
+        if how.codec == "superblock":
+            blocks = len(range(0, tensor.cols, 256))
+            codes = math.ceil(tensor.cols * how.bits / 8)
+            scale_codes = math.ceil(groups * how.scale_bits / 8)
+            total += tensor.rows * (codes + 2 * scale_codes + 4 * blocks)
+            continue
+        if how.codec == "trellis":
+            whole = {2: 4, 3: 8, 4: 2}[how.bits]
+            codes = math.ceil(max(tensor.cols, 12 / how.bits) / whole) * whole
+            total += tensor.rows * (codes * how.bits // 8 + 2)
+            continue
+        if how.codec == "codebook":
+            row = math.ceil(tensor.cols * how.bits / 8) + 2 * groups
+            tiles = math.ceil(tensor.rows / rows_per_tile(tensor))
+            total += tensor.rows * row + tiles * 4 * 2**how.bits
+            continue
         pair = 2 if how.symmetric else 4
         row = math.ceil(tensor.cols * how.bits / 8) + (0 if how.per_tensor else pair * groups)
         total += tensor.rows * row
@@ -298,12 +314,21 @@ def sources(draw: st.DrawFn) -> Catalog:
     return catalog_of(tensors, ties)
 
 
-RECIPES: st.SearchStrategy[dict[str, Any]] = st.builds(
-    dict,
-    bits=st.sampled_from([2, 3, 4, 8]),
-    granularity=st.sampled_from(["group", "row"]),
-    symmetric=st.booleans(),
-) | st.just({"granularity": "tensor", "method": "minmax", "bits": 8})
+RECIPES: st.SearchStrategy[dict[str, Any]] = (
+    st.builds(
+        dict,
+        bits=st.sampled_from([2, 3, 4, 8]),
+        granularity=st.sampled_from(["group", "row"]),
+        symmetric=st.booleans(),
+    )
+    | st.builds(
+        dict,
+        bits=st.sampled_from([2, 3, 4]),
+        method=st.sampled_from(["superblock", "trellis", "codebook"]),
+        rotation=st.sampled_from(["none", "hadamard"]),
+    )
+    | st.just({"granularity": "tensor", "method": "minmax", "bits": 8})
+)
 
 
 @given(sources(), RECIPES)
