@@ -11,9 +11,14 @@ from kernels.widen import KINDS, Dtype, patterns, widen_row
 
 @kernel
 def measure_rows(
-    x: NDArray[np.unsignedinteger], kind: int, v: NDArray[np.float32], sums: NDArray[np.float64]
+    x: NDArray[np.unsignedinteger],
+    kind: int,
+    v: NDArray[np.float32],
+    importance: NDArray[np.float32] | None,
+    sums: NDArray[np.float64],
 ) -> None:
-    """Write the sums (rows, COLUMNS) of patterns x and values v, both (rows, cols), see fidelity.
+    """Write the sums (rows, COLUMNS) of patterns x and values v, both (rows, cols), see fidelity;
+    every product times the importance (cols,) of its column where it is given.
 
     Weight after weight in float64: the same everywhere.
     """
@@ -25,19 +30,26 @@ def measure_rows(
         for c in range(w.size):
             a, b = np.float64(w[c]), np.float64(v[r, c])
             e = a - b
-            w2 += a * a
-            e2 += e * e
-            wq += a * b
-            q2 += b * b
+            h = np.float64(1.0) if importance is None else np.float64(importance[c])
+            w2 += h * (a * a)
+            e2 += h * (e * e)
+            wq += h * (a * b)
+            q2 += h * (b * b)
             largest = max(largest, abs(e))
         sums[r, W2], sums[r, E2], sums[r, WQ], sums[r, Q2] = w2, e2, wq, q2
         sums[r, MAX] = largest
 
 
 def measure(
-    x: NDArray[np.generic], decoded: NDArray[np.float32], *, dtype: Dtype, threads: int = 1
+    x: NDArray[np.generic],
+    decoded: NDArray[np.float32],
+    *,
+    dtype: Dtype,
+    weights: NDArray[np.float32] | None = None,
+    threads: int = 1,
 ) -> ErrorSums:
-    """How far decoded values are from weights.
+    """How far decoded values are from weights; with importances of columns as `weights`, how far the
+    layer's output is (see importance).
 
     x        (rows, cols) as for engine.quantize, cols >= 1
     decoded  float32 (rows, cols), C order
@@ -47,7 +59,7 @@ def measure(
     sums = np.empty((rows, COLUMNS), np.float64)
 
     def work(part: slice) -> int:
-        measure_rows(bit_patterns[part], kind, decoded[part], sums[part])
+        measure_rows(bit_patterns[part], kind, decoded[part], weights, sums[part])
         return -1
 
     over_rows(work, rows, cols, threads)

@@ -69,15 +69,19 @@ def _encode_rotated(
 ) -> Encoding:
     """The errors on record are those of the weights turned back, as readers give them."""
     turned, block = _turned(tensor, matrix, threads)
+    spread = None
     if importance is not None:
         # Of inputs without correlation, H D spreads the sum of each block over all of its channels.
-        importance = np.repeat(importance.reshape(-1, block).mean(1, dtype=np.float32), block)
-    weights = Weights(turned, "F32", importance, value_range, threads)
-    stored, _, weighted = methods.fit(weights, tensor.treatment)
+        spread = np.repeat(importance.reshape(-1, block).mean(1, dtype=np.float32), block)
+    weights = Weights(turned, "F32", spread, value_range, threads)
+    stored, _, _ = methods.fit(weights, tensor.treatment)
     methods.decode(stored, tensor, threads, turned)
     kernels.unrotate(turned, ROTATION_SEED, block, threads)
     dtype = cast(Dtype, tensor.source.dtype)
     errors = kernels.measure(matrix, turned, dtype=dtype, threads=threads)
+    weighted = None
+    if importance is not None:
+        weighted = kernels.measure(matrix, turned, dtype=dtype, weights=importance, threads=threads)
     stored = replace(stored, relmse=errors.rel_mse)
     return Encoding(_with_rho(stored, weighted), errors, weighted)
 

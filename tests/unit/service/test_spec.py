@@ -49,6 +49,37 @@ def test_the_least_request() -> None:
         ({"recipe": {"rules": [{"match": ""}]}}, "match"),
         ({"recipe": {"rules": [{"match": "*"}] * 257}}, "rules"),
         ({"recipe": {"rules": [{"match": "*", "action": "keep", "bits": 4}]}}, "rules"),
+        ({"recipe": {"method": "superblock", "bits": 8}}, "recipe"),
+        ({"recipe": {"method": "superblock", "group_size": 64}}, "recipe"),
+        ({"recipe": {"method": "superblock", "symmetric": True}}, "recipe"),
+        ({"recipe": {"method": "superblock", "profile": "cloud"}}, "recipe"),
+        ({"recipe": {"method": "superblock", "scale_bits": 5}}, "scale_bits"),
+        ({"recipe": {"scale_bits": 4}}, "recipe"),
+        ({"recipe": {"method": "trellis", "group_size": 64}}, "recipe"),
+        ({"recipe": {"method": "trellis", "granularity": "group"}}, "recipe"),
+        ({"recipe": {"method": "hqq", "unbias": 0.5}}, "recipe"),
+        ({"recipe": {"codebook": "nf4"}}, "recipe"),
+        ({"recipe": {"method": "codebook", "codebook": "nf4", "bits": 3}}, "recipe"),
+        (
+            {
+                "recipe": {
+                    "method": "codebook",
+                    "codebook": "nf4",
+                    "rules": [{"match": "*", "bits": 2}],
+                }
+            },
+            "recipe",
+        ),
+        ({"recipe": {"rules": [{"match": "*", "method": "superblock", "bits": 8}]}}, "recipe"),
+        (
+            {"recipe": {"rules": [{"match": "*", "method": "superblock", "group_size": 64}]}},
+            "recipe",
+        ),
+        (
+            {"recipe": {"rules": [{"match": "*", "action": "keep", "rotation": "hadamard"}]}},
+            "rules",
+        ),
+        ({"recipe": {"rotation": "givens"}}, "rotation"),
         ({"recipe": {"fallback": {"min_cosine": 1.5}}}, "min_cosine"),
         ({"recipe": {"fallback": {"on_miss": "fail", "enabled": False}}}, "fallback"),
         ({"recipe": {"fallback": {"on_miss": "stop"}}}, "on_miss"),
@@ -101,6 +132,33 @@ def test_a_recipe_that_climbs_is_the_recipe_it_always_was() -> None:
     assert climbing.digest() == implicit.digest() != failing.digest()
     stored = canonical_json(failing.model_dump(mode="json"))
     assert type(failing).model_validate_json(stored) == failing
+
+
+def test_what_old_recipes_could_not_say_is_not_in_their_digest() -> None:
+    fields = resolve(Recipe(bits=4)).model_dump(mode="json")
+    assert not {"scale_bits", "codebook", "rotation"} & set(fields)
+    rule = resolve(Recipe.model_validate({"rules": [{"match": "*", "bits": 4}]})).rules[0]
+    assert not {"scale_bits", "rotation"} & set(rule.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "resolved"),
+    [
+        ({"method": "superblock", "bits": 2}, ("group", 16, 4, "none", None)),
+        ({"method": "superblock", "bits": 4}, ("group", 32, 6, "none", None)),
+        ({"method": "superblock", "bits": 4, "scale_bits": 4}, ("group", 32, 4, "none", None)),
+        ({"method": "trellis", "bits": 2}, ("row", 0, 0, "hadamard", None)),
+        ({"method": "trellis", "rotation": "none"}, ("row", 0, 0, "none", None)),
+        ({"method": "codebook"}, ("group", 128, 0, "none", "lloyd_max")),
+        ({"method": "hqq", "granularity": "row"}, ("row", 0, 0, "none", None)),
+        ({"rotation": "hadamard"}, ("group", 128, 0, "hadamard", None)),
+    ],
+)
+def test_methods_fill_what_is_left_out(fields: dict[str, Any], resolved: tuple[Any, ...]) -> None:
+    found = resolve(Recipe.model_validate(fields))
+    told = (found.granularity, found.group_size, found.scale_bits, found.rotation, found.codebook)
+    assert told == resolved
+    assert type(found).model_validate(found.model_dump(mode="json")) == found
 
 
 def test_a_resolved_recipe_survives_storage() -> None:
