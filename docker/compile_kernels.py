@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Collection
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,14 @@ def main(folder: Path) -> None:
     sys.stdout.write(f"{len(files)} files, {size} bytes, {target['cpu']}, {seconds:.1f} s\n")
 
 
-def compile_all() -> None:
-    """Call what a pipeline calls, with each kind of stored weights."""
+def compile_all(
+    methods: Collection[str] | None = None, importances: Collection[bool] = (False, True)
+) -> None:
+    """Call what a pipeline calls, with each kind of stored weights.
+
+    methods      those to compile for, None: all there are
+    importances  whether errors count by them: without, with
+    """
     import numpy as np
 
     import kernels
@@ -67,10 +74,12 @@ def compile_all() -> None:
         shape: dict[str, Any] = {"bits": bits, "cols": 192, "group_size": 64, "threads": 1}
         kernels.dequantize(made.codes, made.scales, made.mins, **shape)
     for dtype, matrix in stored.items():
-        _compile_methods(dtype, matrix)
+        _compile_methods(dtype, matrix, methods, importances)
 
 
-def _compile_methods(dtype: str, matrix: Any) -> None:
+def _compile_methods(
+    dtype: str, matrix: Any, methods: Collection[str] | None, importances: Collection[bool]
+) -> None:
     """Every method as a job calls it: plain and rotated, with importances and without."""
     import numpy as np
 
@@ -83,9 +92,8 @@ def _compile_methods(dtype: str, matrix: Any) -> None:
 
     rows, cols = matrix.shape
     source = SourceTensor("w", 0, dtype, (rows, cols), 0, matrix.nbytes)
-    importances = (None, np.ones(cols, np.float32))
-    rotations = ("none", "hadamard")
-    for (method, facts), importance, rotation in product(METHODS.items(), importances, rotations):
+    tried = [(name, facts) for name, facts in METHODS.items() if methods is None or name in methods]
+    for (method, facts), weighted, rotation in product(tried, importances, ("none", "hadamard")):
         how = Treatment(
             Action.QUANTIZE,
             "",
@@ -97,6 +105,7 @@ def _compile_methods(dtype: str, matrix: Any) -> None:
             rotation=rotation,
         )
         tensor = TensorPlan(0, source, Role.LINEAR, rows, cols, how)
+        importance = np.ones(cols, np.float32) if weighted else None
         encode_tile(tensor, Tile(0, 0, 0, rows), matrix, None, 1, importance)
 
 

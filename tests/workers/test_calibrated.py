@@ -124,6 +124,31 @@ def test_errors_count_by_what_they_do_to_the_output(
     assert arrowquant.verify(tmp_path / "out", model).ok
 
 
+@pytest.mark.parametrize(
+    "recipe", [{"rotation": "hadamard", "bits": 2}, {"method": "trellis", "bits": 2}]
+)
+def test_rotated_tensors_tell_the_error_of_the_output_too(
+    tmp_path: Path, model: Path, measured: Path, recipe: dict[str, Any]
+) -> None:
+    """In the basis of the source, on whose channels the file's second moments are."""
+    job = begin(tmp_path, model, tmp_path / "out", measured=measured, **recipe, **FREE)
+    assert finish(job).state is JobState.SUCCEEDED
+    told = report(tmp_path / "out")
+    assert arrowquant.verify(tmp_path / "out", model).ok
+    for name, x in FED.items():
+        with arrowquant.open(tmp_path / "out") as artifact:
+            v = artifact[name].dequantize().astype(np.float64)
+            assert artifact[name].stored()[0].rotation is not None
+        w, h = (
+            weights.widened(TENSORS[name]).astype(np.float64),
+            (x.astype(np.float64) ** 2).mean(0),
+        )
+        w, v = w.reshape(len(w), -1), v.reshape(len(v), -1)
+        assert told[name]["rho"] == pytest.approx(
+            ((w - v) ** 2 @ h).sum() / (w**2 @ h).sum(), rel=1e-4
+        )
+
+
 def test_bytes_do_not_depend_on_threads_and_a_replay_uses_the_file_again(
     tmp_path: Path, model: Path, measured: Path
 ) -> None:
