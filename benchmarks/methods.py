@@ -26,11 +26,12 @@ class Method:
     bits: tuple[int, ...] = (8, 4, 3, 2)
     groups: tuple[int, ...] = (32, 64, 128)
     symmetric: tuple[bool, ...] = (False, True)
+    reuses: bool = False  # whether an earlier result can be given as `out`
 
 
 METHODS = (
-    Method("minmax", partial(kernels.quantize, method="minmax")),
-    Method("lsq", partial(kernels.quantize, method="lsq")),
+    Method("minmax", partial(kernels.quantize, method="minmax"), reuses=True),
+    Method("lsq", partial(kernels.quantize, method="lsq"), reuses=True),
 )
 BY_NAME = {method.name: method for method in METHODS}
 
@@ -58,8 +59,9 @@ class Setting:
         shape = "symmetric" if self.symmetric else "asymmetric"
         return f"{self.method.name} {self.bits} bits G{self.group} {shape}"
 
-    def run(self, x: npt.NDArray[np.generic], dtype: str, threads: int) -> Any:
-        """What the method makes of a matrix of bit patterns."""
+    def run(self, x: npt.NDArray[np.generic], dtype: str, threads: int, earlier: Any = None) -> Any:
+        """What the method makes of a matrix of bit patterns, in place of an earlier result if it can."""
+        options = {"out": earlier} if self.method.reuses and earlier is not None else {}
         return self.method.quantize(
             x,
             dtype=dtype,
@@ -67,6 +69,7 @@ class Setting:
             group_size=self.group,
             symmetric=self.symmetric,
             threads=threads,
+            **options,
         )
 
 

@@ -50,7 +50,7 @@ def _against_traffic(context: Context, result: Result, x: Matrix, setting: Setti
     traffic = Traffic(x, written)
     done = interleave(
         {
-            "ours": timed(lambda: setting.run(x, "BF16", context.threads)),
+            "ours": timed(lambda: setting.run(x, "BF16", context.threads, encoded)),
             "traffic": timed(lambda: traffic.numba(context.threads)),
             "traffic_numpy": timed(lambda: traffic.numpy(context.threads)),
         },

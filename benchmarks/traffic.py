@@ -2,7 +2,8 @@
 
 The traffic loop reads as many bytes as a kernel reads and writes as many as it writes, in the same
 blocks on the same threads, and does nothing else: no kernel that reads its input once can be
-faster. Its output buffer is there beforehand, while a kernel's output is allocated in every call.
+faster. Its output buffer is there beforehand, as is that of the methods which can write over an
+earlier result.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ lanes, then in float64; the others follow: sum w v = sum w^2 - sum w e and sum v
 w e + sum e^2. The largest |e| is looked for only in groups whose step allows one beyond the largest
 that the block has seen: few do.
 
-What bounds it: per 16 weights the encoder executes about 12 vector instructions (widen 1, code 5,
-error 1, sums 3, store 2) and ranges, packing and scales 2 to 3 more, on two ports of 512 bits: 7 to 8
-cycles, or 6 Gweights/s at 3 GHz on one thread, while memory of one socket gives 5 to 9.
+What bounds it: of the ports that take vectors of 512 bits there are two. Per 16 weights the encoder has
+12 instructions for them (widen 1, codes 5, error 1, sums 3, store 2), which is 6 cycles; ranges, scales
+and packing have 2 to 3 more in groups of 64. From memory, a thread waits on top of that for what
+fetching ahead does not hide.
 """
 
 import numpy as np
@@ -47,7 +48,8 @@ from kernels.stored import TILE
 from kernels.vectors import TURN
 from kernels.widen import BF16, F32, padded
 
-SPAN = 4096  # weights in the nearest cache at a time
+SPAN = 2048  # weights in the nearest cache at a time
+AHEAD = 2 * SPAN  # weights from what is encoded to what is fetched meanwhile
 SHORT = 1024  # weights whose errors are added up in float32
 
 
@@ -100,16 +102,16 @@ def _encode(
     if kind == BF16:
         if symmetric:
             encode_bf16_symmetric(
-                x, q, rules, sums, start, into, turns, first, count, n, SPAN, zero, top
+                x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top
             )
         else:
-            encode_bf16(x, q, rules, sums, start, into, turns, first, count, n, SPAN, zero, top)
+            encode_bf16(x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top)
     elif symmetric:
         encode_f16_symmetric(
-            x, q, rules, sums, start, into, turns, first, count, n, SPAN, zero, top
+            x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top
         )
     else:
-        encode_f16(x, q, rules, sums, start, into, turns, first, count, n, SPAN, zero, top)
+        encode_f16(x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top)
 
 
 @inlined
