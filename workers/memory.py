@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import psutil
 
+import kernels
+from arrowquant.calibration.layout import PANEL_BYTES
 from service.domain.errors import ArrowQuantError
 from service.domain.outputs import JobPlan
+from service.domain.treatment import TensorPlan
 from service.domain.units import TILE_BYTES, Tile, Unit
 from workers.stages.buffers import SPARE
 
 PREFERRED_BUFFERS = 3
 UPLOAD_BYTES = 32 * 2**20  # parts an upload keeps in flight, see the object stores
+MOST_MOMENT_BYTES = 2 * 2**30
 SLACK_BYTES = 32 * 2**20  # allocator, thread stacks, JSON
 
 
@@ -45,10 +49,11 @@ def budget(
     largest = max(
         (tile.rows * tensors[tile.tensor].row_bytes for tile in tiles), default=TILE_BYTES
     )
+    moments = _moment_bytes(plan, unit)
     if max_memory_bytes is None:
         return Budget(preferred, largest)
     held = psutil.Process().memory_info().rss - SPARE.nbytes  # those are taken up again
-    fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES + _turned_bytes(plan, tiles)
+    fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES + _turned_bytes(plan, tiles) + moments
     free = max_memory_bytes - fixed
     fitting = free // (2 * max(1, largest))
     if fitting < 1:
@@ -63,14 +68,45 @@ def budget(
     return Budget(min(preferred, fitting), largest)
 
 
+def _moment_bytes(plan: JobPlan, unit: Unit) -> int:
+    """What second moments take for GPTQ, of one input at a time. Raises memory_limit_too_small where
+    they take more than MOST_MOMENT_BYTES, whatever the limit."""
+    most = 0
+    for each in plan.plans:
+        for piece in unit.pieces:
+            tensor = each.tensors[piece.tensor]
+            block = tensor.treatment.gptq_block
+            if block is None:
+                continue
+            need = kernels.gptq_bytes(tensor.cols, block) + PANEL_BYTES
+            if need > MOST_MOMENT_BYTES:
+                raise ArrowQuantError(
+                    "memory_limit_too_small",
+                    f"full second moments of {tensor.cols} channels take {need} bytes; "
+                    f"at most {MOST_MOMENT_BYTES} are given to them",
+                    "Use blocks of them: calibration.block 512 or 1024.",
+                    {"tensor": tensor.name},
+                )
+            most = max(most, need)
+    return most
+
+
 def _turned_bytes(plan: JobPlan, tiles: Sequence[Tile]) -> int:
-    """A tile that is rotated is copied to float32 first, one at a time."""
+    """A tile that is rotated, scaled or measured by its output is copied to float32, one at a time."""
     return max(
         (
-            4 * tile.rows * each.tensors[tile.tensor].cols
+            _copies(each.tensors[tile.tensor]) * 4 * tile.rows * each.tensors[tile.tensor].cols
             for each in plan.plans
             for tile in tiles
-            if each.tensors[tile.tensor].rotated
+            if _copies(each.tensors[tile.tensor])
         ),
         default=0,
     )
+
+
+def _copies(tensor: TensorPlan) -> int:
+    """How often a tile is held as float32."""
+    how = tensor.treatment
+    if how.gptq_block is not None or how.col_scale or how.bias_correction:
+        return 2
+    return 1 if tensor.rotated else 0

@@ -26,6 +26,7 @@ from workers.calibration.binding import Binding
 from workers.calibration.measured import Measured
 from workers.memory import Budget
 from workers.stages import clock
+from workers.stages.calibrated import Inputs
 from workers.stages.encode import Encoding, encode_tile, keep_tile, tile_range
 from workers.stages.fetch import FetchedTile, Prefetcher
 from workers.stages.methods import Range
@@ -126,10 +127,23 @@ def _one_tile(
             return Encoding(keep_tile(fetched.data), ErrorSums(), None)
         matrix = fetched.matrix(tensor)
         one_scale = value_range if tensor.treatment.per_tensor else None
-        importance = None
-        if tensor.treatment.calibrated and work.measured is not None:
-            importance = work.measured.importance(tensor.name)
-        return encode_tile(tensor, fetched.tile, matrix, one_scale, work.threads, importance)
+        return encode_tile(
+            tensor, fetched.tile, matrix, one_scale, work.threads, _inputs(work, tensor)
+        )
+
+
+def _inputs(work: Work, tensor: TensorPlan) -> Inputs | None:
+    """What the treatment asks for of a calibrated tensor's inputs."""
+    how, measured = tensor.treatment, work.measured
+    if not how.calibrated or measured is None:
+        return None
+    return Inputs(
+        measured.importance(tensor.name),
+        measured.mean(tensor.name) if how.bias_correction else None,
+        None
+        if how.gptq_block is None
+        else measured.moments(tensor.name, how.gptq_block, work.threads),
+    )
 
 
 class _Bindings:

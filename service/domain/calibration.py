@@ -38,12 +38,26 @@ _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class Calibration(Wire):
     """A calibration file of these very weights: an object in a named connection.
 
-    `weighting` says how time bins count: as often as they were `captured`, or each the same (`uniform`);
-    the file's omega, if it has one, goes on top.
+    method     `weights`: errors count by E[x^2] of their channel. `awq`: channels that matter are also made larger
+               before rounding, and smaller after. `gptq`: what rounding one weight does to the output is made
+               up for by those after it, by second moments in blocks of `block` channels or `full`
+    act_order  gptq: channels that matter first
+    damp       gptq: share of the mean of the diagonal that is added to it
+    shrinkage  gptq: how much of the moments beside the diagonal is left out; null: 0.2 where a block was seen
+               in fewer than four times as many vectors as it has channels, else nothing
+    bias_correction  store what the layer's mean output lost, to be added to its bias
+    weighting  how time bins count: as often as they were `captured`, or each the same (`uniform`); the
+               file's omega, if it has one, goes on top
     """
 
     connection: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    method: Literal["weights", "awq", "gptq"] = "weights"
+    block: Literal[512, 1024, "full"] = 512
+    act_order: bool = False
+    damp: Annotated[float, Field(gt=0, le=1)] = 0.01
+    shrinkage: Annotated[float, Field(ge=0, le=1)] | None = None
+    bias_correction: bool = False
     weighting: Literal["captured", "uniform"] = "captured"
 
     @field_validator("key")
@@ -62,6 +76,8 @@ class _Input(_Read):
     id: _Name
     n: Annotated[int, Field(ge=1, le=2**20)]
     moment: Literal["none", "block", "full"]
+    block: Annotated[int, Field(ge=0, le=2**20)] = 0
+    means: bool = False
 
 
 class _Weight(_Read):
@@ -77,12 +93,24 @@ class _Index(_Read):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a file has of one weight: channels of its input, digests, and second moments beside the
-    diagonal (none, block or full)."""
+    """What a file has of one weight: channels of its input, digests, second moments beside the diagonal
+    (none, block or full) with the channels of a block, and whether it has means."""
 
     n: int
     digests: int
     moment: str
+    block: int = 0
+    means: bool = False
+
+    def usable_block(self, asked: int | str) -> int | None:
+        """Channels of the blocks that second moments can be used in, 0 for all at once; None: there
+        are none. Never more than was measured."""
+        if self.moment == "none":
+            return None
+        if self.moment == "full":
+            return 0 if asked == "full" or int(asked) >= self.n else int(asked)
+        wide = asked == "full" or int(asked) > self.block or self.block % int(asked)
+        return self.block if wide else int(asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +135,7 @@ def parse_index(data: bytes | None, key: str, size: int, etag: str) -> Calibrati
         found = _Index.model_validate_json(data)
         inputs = {entry.id: entry for entry in found.inputs}
         weights = {
-            name: Measured(inputs[w.input].n, len(w.sha256), inputs[w.input].moment)
-            for name, w in found.weights.items()
+            name: _measured(inputs[w.input], len(w.sha256)) for name, w in found.weights.items()
         }
     except (ValidationError, RecursionError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
@@ -117,6 +144,10 @@ def parse_index(data: bytes | None, key: str, size: int, etag: str) -> Calibrati
     except KeyError:
         raise invalid("a weight's input is not in the file", key) from None
     return CalibrationIndex(key, size, etag, weights, found.samples)
+
+
+def _measured(entry: _Input, digests: int) -> Measured:
+    return Measured(entry.n, digests, entry.moment, entry.block, entry.means)
 
 
 def invalid(detail: str, key: str) -> ArrowQuantError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from service.domain import sizes
+from service.domain.calibration import Calibration, Measured
 from service.domain.catalog import SourceTensor
 from service.domain.methods import METHODS, STAND_IN, STAND_IN_GROUP, at_width
 from service.domain.modality import Part
@@ -38,6 +39,7 @@ class Treatment:
     rotation    what its rows were turned by
     col_scale, bias_correction, calibrated   whether its tiles hold factors of columns, corrections of
                 the bias, and the error of the layer's output
+    gptq_block  channels of the blocks of second moments by which GPTQ makes up for errors; 0: all at once
     """
 
     action: Action
@@ -54,6 +56,7 @@ class Treatment:
     col_scale: bool = False
     bias_correction: bool = False
     calibrated: bool = False
+    gptq_block: int | None = None
 
     @property
     def codec(self) -> str:
@@ -140,21 +143,48 @@ def plan_tensor(
     return TensorPlan(number, source, role, rows, cols, treatment, tied_to)
 
 
-def with_measured(tensor: TensorPlan, names: Container[str]) -> TensorPlan:
-    """The same tensor in a job with a calibration file: whether it is used, and if not, why.
+def with_measured(
+    tensor: TensorPlan, calibration: Calibration, weights: Mapping[str, Measured]
+) -> TensorPlan:
+    """The same tensor in a job with a calibration file: how it is used, and if not, why.
 
-    names  the weights that were measured
+    weights  what was measured, by name
     """
     how = tensor.treatment
     if how.action is Action.KEEP:
         return tensor
-    if tensor.name not in names:
+    measured = weights.get(tensor.name)
+    if measured is None:
         why = "not calibrated: the file has nothing of it"
     elif how.method is None or not METHODS[how.method].importance:
         why = f"not calibrated: {how.method} counts all inputs the same"
     else:
-        return replace(tensor, treatment=replace(how, calibrated=True))
+        return replace(tensor, treatment=_calibrated(tensor, calibration, measured))
     return replace(tensor, treatment=replace(how, reason=f"{how.reason}; {why}"))
+
+
+def _calibrated(tensor: TensorPlan, calibration: Calibration, measured: Measured) -> Treatment:
+    """What of the recipe's way goes with this tensor; what does not is said in the reason."""
+    how, missing = replace(tensor.treatment, calibrated=True), []
+    block = measured.usable_block(calibration.block) if calibration.method == "gptq" else None
+    if calibration.method == "gptq":
+        if tensor.rotated or how.method != "lsq":
+            missing.append("gptq is for lsq codes that are not rotated")
+        elif block is None:
+            missing.append("gptq needs second moments, of which the file has the diagonal only")
+        else:
+            how = replace(how, gptq_block=block, unbias=0.0)
+    elif calibration.method == "awq":
+        if tensor.rotated:
+            missing.append("awq is for codes that are not rotated")
+        else:
+            how = replace(how, col_scale=True)
+    if calibration.bias_correction:
+        if tensor.rotated or not measured.means:
+            missing.append("no means to correct the bias by")
+        else:
+            how = replace(how, bias_correction=True)
+    return replace(how, reason="; ".join([how.reason, *missing]))
 
 
 def _treatment(

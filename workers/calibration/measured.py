@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrowquant.calibration.reader import CalibrationFile
+from arrowquant.calibration.statistics import Stats
 from arrowquant.errors import CalibrationError
 from service.domain.activations import Activations
 from service.domain.calibration import Calibration, invalid
@@ -21,6 +22,8 @@ from service.domain.catalog import ObjectInfo
 from service.domain.ports import ObjectStore
 from workers.activations import table
 from workers.activations.table import Table
+from workers.calibration.moments import read_moments
+from workers.stages.calibrated import Moments
 from workers.stages.ranged import Ranged
 
 _KEPT = 4  # inputs whose figures are kept: what a tensor and its neighbours share
@@ -38,7 +41,9 @@ class Measured:
             self._file = CalibrationFile(Ranged(store, info), info.size)
         except CalibrationError as error:
             raise self._told(error) from None
-        self._importance: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[NDArray[np.float32], NDArray[np.float32] | None]]
+        self._kept = OrderedDict()
+        self._moments: tuple[tuple[str, int], Moments] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -70,20 +75,51 @@ class Measured:
         """E[x^2] of every channel of a weight's input, float32 (cols,), time-weighted as the recipe
         says; the same for every weight that the input feeds."""
         name = self._file.index.weights[weight].input
-        if name not in self._importance:
+        if name not in self._kept:
+            stats = self._stats(name)
+            square = stats.mean_square(self._how.weighting, self._file.index.omega)
+            mean = stats.mean(self._how.weighting, self._file.index.omega)
+            self._kept[name] = _single(square), None if mean is None else _single(mean)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(name)
+        return self._kept[name][0]
+
+    def mean(self, weight: str) -> NDArray[np.float32]:
+        """E[x] of every channel, float32 (cols,), finite."""
+        self.importance(weight)
+        mean = self._kept[self._file.index.weights[weight].input][1]
+        assert mean is not None  # planning asked the index
+        return mean
+
+    def moments(self, weight: str, block: int, threads: int) -> Moments:
+        """Second moments of a weight's input and their factor; kept for the next weight that it feeds.
+
+        block  channels of a block; 0: all at once
+        """
+        name = self._file.index.weights[weight].input
+        if self._moments is None or self._moments[0] != (name, block):
+            self._moments = None  # before the next ones take as much
             try:
-                stats = self._file.stats(name)
+                made = read_moments(self._file, name, block, self._stats(name), self._how, threads)
             except CalibrationError as error:
                 raise self._told(error) from None
-            square = stats.mean_square(self._how.weighting, self._file.index.omega)
-            largest = float(np.finfo(np.float32).max)
-            self._importance[name] = np.minimum(square, largest).astype(np.float32)
-            while len(self._importance) > _KEPT:
-                self._importance.popitem(last=False)
-        self._importance.move_to_end(name)
-        return self._importance[name]
+            self._moments = (name, block), made
+        return self._moments[1]
+
+    def _stats(self, name: str) -> Stats:
+        try:
+            return self._file.stats(name)
+        except CalibrationError as error:
+            raise self._told(error) from None
 
     def _told(self, error: CalibrationError) -> Exception:
         found = invalid(error.detail, self._key)
         found.where.update(error.where)
         return found
+
+
+def _single(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """As float32, finite."""
+    largest = float(np.finfo(np.float32).max)
+    return np.clip(values, -largest, largest).astype(np.float32)

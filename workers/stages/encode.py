@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 import kernels
 from service.domain.errors import ArrowQuantError
-from service.domain.methods import METHODS
 from service.domain.treatment import ROTATION_SEED, TensorPlan
 from service.domain.units import Tile
 from workers.artifact.schema import StoredTile
-from workers.stages import methods
+from workers.stages import calibrated, methods
+from workers.stages.calibrated import Inputs
 from workers.stages.methods import Dtype, Range, Weights
 
 _LARGEST = 3e38
@@ -36,25 +36,25 @@ def encode_tile(
     matrix: npt.NDArray[np.generic],
     value_range: Range | None,
     threads: int,
-    importance: Importance | None = None,
+    inputs: Inputs | None = None,
 ) -> Encoding:
     """Quantize one tile.
 
     matrix       (rows, cols), see FetchedTile.matrix
     value_range  the tensor's range, for one scale per tensor
-    importance   float32 (cols,) of the input channels, finite and not negative, for methods that
-                 take it: the error of the layer's output is then stored as `rho`
+    inputs       of a calibrated tensor: the error of the layer's output is then stored as `rho`
     Raises       non_finite_weights, naming the tensor and the index in its own shape
     """
     dtype = cast(Dtype, tensor.source.dtype)
-    method = tensor.treatment.method
-    if importance is not None and (method is None or not METHODS[method].importance):
-        importance = None
+    importance = None if inputs is None else inputs.importance
     try:
         if tensor.rotated:
             return _encode_rotated(tensor, matrix, value_range, threads, importance)
         weights = Weights(matrix, dtype, importance, value_range, threads)
-        stored, errors, weighted = methods.fit(weights, tensor.treatment)
+        if inputs is None:
+            stored, errors, weighted = methods.fit(weights, tensor.treatment)
+        else:
+            stored, errors, weighted = calibrated.fit(weights, tensor, inputs)
     except kernels.NonFiniteWeights as error:
         raise _non_finite(tensor, tile, error) from None
     return Encoding(_with_rho(stored, weighted), errors, weighted)

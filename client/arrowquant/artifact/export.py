@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from arrowquant.artifact import decode
 from arrowquant.artifact.reader import Artifact
 from arrowquant.artifact.tensor import QuantizedTensor
 from arrowquant.errors import ArrowQuantError
@@ -16,6 +20,7 @@ from arrowquant.errors import ArrowQuantError
 MAX_SHARD_BYTES = 5 * 10**9
 INDEX = "model.safetensors.index.json"
 
+_KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 Progress = Callable[[int], None]  #: called with bytes written since the last call
 
 
@@ -60,9 +65,10 @@ def dequantize(
                 progress=progress,
             )
     files, index = _layout(artifact, Path(out), max_shard_bytes)
+    biases = {tensor.name: _correction(artifact, tensor) for tensor in artifact.values()}
     targets = [file.path for file in files] + ([index] if index else [])
     _refuse_existing(targets, overwrite)
-    _write_all(files, index, progress or (lambda _: None))
+    _write_all(files, index, progress or (lambda _: None), biases)
     return targets
 
 
@@ -99,12 +105,26 @@ def _refuse_existing(targets: list[Path], overwrite: bool) -> None:
             )
 
 
-def _write_all(files: list[_File], index: Path | None, progress: Progress) -> None:
+def _correction(model: Artifact, tensor: QuantizedTensor) -> NDArray[np.float32] | None:
+    """What a bias gets back of what its layer's mean output lost; None for other tensors."""
+    weight = tensor.name.removesuffix(".bias") + ".weight"
+    if not tensor.name.endswith(".bias") or tensor.dtype not in _KINDS or weight not in model:
+        return None
+    found = model[weight].bias_correction()
+    return found if found is not None and found.size == tensor.elements else None
+
+
+def _write_all(
+    files: list[_File],
+    index: Path | None,
+    progress: Progress,
+    biases: Mapping[str, NDArray[np.float32] | None],
+) -> None:
     partials = [file.partial for file in files]
     try:
         for file in files:
             file.path.parent.mkdir(parents=True, exist_ok=True)
-            _write(file, progress)
+            _write(file, progress, biases)
         for file in files:
             file.partial.replace(file.path)
         if index is not None:
@@ -130,7 +150,9 @@ def _index(files: list[_File]) -> dict[str, Any]:
     }
 
 
-def _write(file: _File, progress: Progress) -> None:
+def _write(
+    file: _File, progress: Progress, biases: Mapping[str, NDArray[np.float32] | None]
+) -> None:
     # Widest types first, as the safetensors library does it: every tensor is then aligned.
     ordered = sorted(file.tensors, key=lambda t: (-(t.nbytes // max(t.elements, 1)), t.name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -148,21 +170,30 @@ def _write(file: _File, progress: Progress) -> None:
     with file.partial.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for tensor in ordered:
-            for block in _bytes(tensor):
+            for block in _bytes(tensor, biases.get(tensor.name)):
                 stream.write(block)
                 progress(len(block))
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _bytes(tensor: QuantizedTensor) -> Iterator[memoryview]:
-    """The tensor in its original dtype."""
+def _bytes(tensor: QuantizedTensor, correction: NDArray[np.float32] | None) -> Iterator[memoryview]:
+    """The tensor in its original dtype; a bias with what is to be added to it."""
+    if correction is not None:
+        total: NDArray[np.float64] = tensor.dequantize("float64").reshape(-1) + correction
+        yield _in_dtype(total, tensor.dtype).view("u1").data
+        return
     if tensor.codec == "raw":
         for tile in tensor.stored():
             flat = tile.codes.reshape(-1).data
             for start in range(0, len(flat), 2**20):
                 yield flat[start : start + 2**20]
         return
-    kinds = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-    for values in tensor.blocks(kinds[tensor.dtype]):
+    for values in tensor.blocks(_KINDS[tensor.dtype]):
         yield values.view("u1").data
+
+
+def _in_dtype(values: NDArray[np.floating], dtype: str) -> NDArray[Any]:
+    if dtype == "BF16":
+        return decode.to_bfloat16(values.astype(np.float32))
+    return values.astype(_KINDS[dtype])

@@ -107,6 +107,14 @@ class QuantizedTensor:
         """The tiles with all their fields."""
         return self._read(self._entry)
 
+    def bias_correction(self) -> NDArray[np.float32] | None:
+        """What is to be added to the bias of the layer, float32 (rows of the matrix,): what its mean
+        output lost in quantization. None where nothing was stored."""
+        found = [tile.bias_correction for tile in self.stored()]
+        if not found or any(part is None for part in found):
+            return None
+        return np.concatenate([part for part in found if part is not None])
+
     def tiles(self) -> Iterator[StoredTile]:
         """(row_start, codes, scales, mins) of every tile in row order, without copying."""
         for tile in self.stored():

@@ -92,7 +92,8 @@ def _from_imatrix(place: Path, out: str | os.PathLike[str], options: Options) ->
     names = {name: _source_name(name, known, options.names) for name in found}
     index = Index(
         inputs=tuple(
-            Input(f"{names[name]}#in", len(entry.sum_sq)) for name, entry in found.items()
+            Input(f"{names[name]}#in", len(entry.sum_sq), means=entry.sum is not None)
+            for name, entry in found.items()
         ),
         weights=_bound({f"{name}#in": [name] for name in names.values()}, options, known),
         model=options.model,

@@ -34,6 +34,7 @@ class Input:
     block    channels of a block; 0 unless `moment` is block
     rows     pairs of time bin and branch in its statistics
     kept     rows of activations kept as samples
+    means    whether the sums of the channels are there too, not only their squares
     """
 
     id: str
@@ -42,6 +43,7 @@ class Input:
     moment: str = "none"
     block: int = 0
     kept: int = 0
+    means: bool = True
 
     def batches(self) -> int:
         """Record batches of this input: statistics, second moments, samples."""
@@ -127,7 +129,7 @@ class Index:
             "meta": dict(sorted(self.meta.items())),
             "inputs": [
                 {"id": i.id, "n": i.n, "rows": i.rows, "moment": i.moment, "block": i.block}
-                | {"kept": i.kept}
+                | {"kept": i.kept, "means": i.means}
                 for i in self.inputs
             ],
             "weights": {
@@ -210,6 +212,7 @@ def _input(entry: Any) -> Input:
         moment,
         _natural(entry, "block", layout.MAX_CHANNELS),
         _natural(entry, "kept", layout.MAX_SAMPLES),
+        entry.get("means") is True,
     )
     if found.n < 1 or found.rows < 1 or (found.block > 0) != (moment == "block"):
         raise invalid("n, rows and block do not fit", input=name[:200])

@@ -125,7 +125,8 @@ def _add_inputs(one: Input | None, other: Input, keep: int, file: str) -> Input:
     if (one.n, one.moment, one.block) != (other.n, other.moment, other.block):
         raise _mismatch("it has other channels or second moments", file=file, input=other.id)
     # A shard that kept fewer rows than it might had seen no more of them.
-    return replace(one, kept=min(keep, one.kept + other.kept))
+    kept = min(keep, one.kept + other.kept)
+    return replace(one, kept=kept, means=one.means and other.means)
 
 
 def _mismatch(detail: str, **where: str) -> CalibrationError:

@@ -125,6 +125,8 @@ class CalibrationFile:
             hist=_lists(batch, "hist", histogram.BINS, np.int64, where),
         )
         found.check(where)
+        if entry.means and found.sum is None:
+            raise invalid("the sums that its index tells of are missing", input=where)
         return found
 
     def panels(self, input_id: str) -> Iterator[Panel]:

@@ -63,12 +63,26 @@ class Activations(TypedDict):
 class Calibration(TypedDict):
     """A calibration file of these very weights: an object in a named connection.
 
-    `weighting` says how time bins count: as often as they were `captured`, or each the same
-    (`uniform`); the file's omega, if it has one, goes on top.
+    method `weights`: errors count by E[x^2] of their channel. `awq`: channels that matter
+    are also made larger before rounding, and smaller after. `gptq`: what rounding one
+    weight does to the output is made up for by those after it, by second moments in blocks
+    of `block` channels or `full` act_order gptq: channels that matter first damp gptq:
+    share of the mean of the diagonal that is added to it shrinkage gptq: how much of the
+    moments beside the diagonal is left out; null: 0.2 where a block was seen in fewer than
+    four times as many vectors as it has channels, else nothing bias_correction store what
+    the layer's mean output lost, to be added to its bias weighting how time bins count: as
+    often as they were `captured`, or each the same (`uniform`); the file's omega, if it has
+    one, goes on top
     """
 
     connection: str
     key: str
+    method: NotRequired[Literal["weights", "awq", "gptq"]]
+    block: NotRequired[Literal[512, 1024, "full"]]
+    act_order: NotRequired[bool]
+    damp: NotRequired[float]
+    shrinkage: NotRequired[float | None]
+    bias_correction: NotRequired[bool]
     weighting: NotRequired[Literal["captured", "uniform"]]
 
 
