@@ -239,7 +239,8 @@ compile_kernels.compile_all(("lsq", "minmax", "superblock"), (False,))
 def compiled():
     modules = [m for name, m in sys.modules.items() if name.startswith("kernels.")]
     found = {f"{m.__name__}.{n}": f for m in modules for n, f in vars(m).items()}
-    return {n: sorted(map(str, f.signatures)) for n, f in found.items() if isinstance(f, Dispatcher)}
+    return {n: sorted(map(str, f.signatures)) for n, f in found.items()
+            if isinstance(f, Dispatcher) and f.signatures}
 before = compiled()
 from arrowquant.cli import main
 for number, options in enumerate((["--bits", "2"], ["--bits", "4"], ["--bits", "8"],
