@@ -115,14 +115,16 @@ class Bench:
             if variant.divisors:
                 source = Path(scratch)
                 save_file(variant.state, source / "smoothed.safetensors")
-            known = self._calibration(Path(scratch)) if weights.get("calibrated") else None
+            known = None
+            if weights.get("calibrated"):
+                known = self._calibration(variant, source, Path(scratch))
             return ours.quantize(source, variant.state, recipe, known)
 
-    def _calibration(self, folder: Path) -> Path:
+    def _calibration(self, variant: Variant, source: Path, out: Path) -> Path:
         """What our own capture keeps of a run over training data, as a file."""
-        model, file = self.task.model(self.task.state), folder / "model.calib.arrow"
+        model, file = self._model(variant, variant.state), out / "model.calib.arrow"
         options: dict[str, Any] = {"edges": self.task.edges, "domain": self.task.domain}
-        with arrowquant.torch.capture(model, weights=self.transformer, **options) as seen:
+        with arrowquant.torch.capture(model, weights=source, **options) as seen:
             self.task.calibrate(model, CALIBRATION[self.name], lambda t: seen.at(self.task.time(t)))
         seen.save(file)
         return file

@@ -67,6 +67,7 @@ def _weights_only(bits: int) -> Iterator[Row]:
     for unbias in (0.0, 1.0):
         yield _calibrated(_ours(bits, 64, "lsq", unbias))
         yield _ours(bits, 0, "trellis", unbias)
+    yield _calibrated(_ours(bits, 0, "trellis", 1.0))
     yield _reference("rtn", bits, 64)
     for group in {4: (64, 128), 3: (64,), 2: (64, 32)}[bits]:
         yield _reference("hqq", bits, group)
@@ -89,6 +90,11 @@ def _both(bits: int, acts: int) -> Iterator[Row]:
         yield _with(_ours(bits, 64, "lsq", 1.0), acts, mode)
         if bits == 4:
             yield _with(_ours(bits, 64, "lsq", 1.0), acts, mode, smooth=0.5)
+    if bits < 8:
+        best = _calibrated(_superblock(bits, *SUPERBLOCKS[bits][0], 1.0))
+        yield _with(best, acts, "per-token")
+        yield _with(best, acts, "per-token", smooth=0.5)
+        yield _with(_ours(bits, 0, "trellis", 1.0), acts, "per-token")
 
 
 def _reference(method: str, bits: int, group: int) -> Row:
