@@ -5,6 +5,7 @@
     simd         vectorized and not, for this processor and plainer ones
     loops        instructions per weight in the inner loops, for one fixed processor
     parallel     1, 2, ... threads, and what the machine gives at as many
+    gptq         second moments of inputs, against a loop in torch
     cold_start   from a new process to the first tile
     accuracy     dB per bit against Shannon's bound; layers of a trained model
     trellis      dB of trellis codes against the bound, and how fast they are made and read
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "simd": ("speed", "run_simd"),
     "loops": ("loops_in_assembly", "run"),
     "parallel": ("parallel", "run"),
+    "gptq": ("gptq", "run"),
     "cold_start": ("cold_start", "run"),
     "accuracy": ("accuracy", "run"),
     "trellis": ("trellis", "run"),
