@@ -25,7 +25,7 @@ from benchmarks.timing import Run, interleave, timed
 
 SIZE, BITS, GROUP, DAMP, BLOCK = 4096, 4, 128, 0.01, 1024
 MODULE = Path(__file__).parent / "peers" / "torch_gptq.py"
-OPTIONS = {"dtype": "BF16", "bits": BITS, "group_size": GROUP, "symmetric": False}
+OPTIONS: dict[str, Any] = {"dtype": "BF16", "bits": BITS, "group_size": GROUP, "symmetric": False}
 
 Moments = npt.NDArray[np.float32]
 
@@ -39,7 +39,7 @@ def moments_of_inputs(cols: int, seed: int) -> Moments:
     )
     x += 3 * random.standard_normal((count, cols), np.float32)
     x *= random.lognormal(0.0, 1.0, cols).astype(np.float32)
-    return x.T @ x / np.float32(count)
+    return (x.T @ x / np.float32(count)).astype(np.float32)
 
 
 class Ours:
@@ -140,7 +140,7 @@ def _plain(
     x: npt.NDArray[np.uint16], h: Moments, method: Any, threads: int
 ) -> npt.NDArray[np.float32]:
     weights = np.diag(h).copy() if method == "lsq" else None
-    e = kernels.quantize(x, method=method, weights=weights, threads=threads, **OPTIONS)  # type: ignore[arg-type]
+    e = kernels.quantize(x, method=method, weights=weights, threads=threads, **OPTIONS)
     return kernels.dequantize(
         e.codes, e.scales, e.mins, bits=BITS, cols=x.shape[1], group_size=GROUP
     )

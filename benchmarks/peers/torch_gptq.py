@@ -29,7 +29,9 @@ class Job:
         self.h = self.torch.from_numpy(np.load(moments))
         self.top, self.group, self.damp = 2**bits - 1, group, damp
         self.path = Path(decoded)
-        self.codes = self.scales = self.mins = None
+        self.codes: Any = None
+        self.scales: Any = None
+        self.mins: Any = None
 
     def factor(self) -> Any:
         """The upper triangular factor of the damped inverse."""
