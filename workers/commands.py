@@ -61,6 +61,14 @@ CalibrationFile = Annotated[
         help="What the layers of these weights saw; weighs errors by it",
     ),
 ]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="BPW|SIZE",
+        help="The most the artifact may have, everything counted: 3.0 (bits per weight) or 35MB",
+    ),
+]
 Rules = Annotated[
     list[str] | None,
     typer.Option("--rule", help="GLOB=keep or GLOB=BITS; first match wins; repeatable"),
@@ -101,6 +109,7 @@ def quantize(
     unbias: Unbias = None,
     calibration: CalibrationFile = None,
     modality: Modality = None,
+    budget: BudgetText = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
@@ -127,6 +136,7 @@ def quantize(
         rotation=rotation,
         unbias=unbias,
         modality=modality,
+        budget=budget,
         rules=rule,
         no_fallback=no_fallback,
         fail_below=fail_below,
@@ -156,6 +166,7 @@ def plan(
     unbias: Unbias = None,
     calibration: CalibrationFile = None,
     modality: Modality = None,
+    budget: BudgetText = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
@@ -177,6 +188,7 @@ def plan(
         rotation=rotation,
         unbias=unbias,
         modality=modality,
+        budget=budget,
         rules=rule,
         no_fallback=no_fallback,
         fail_below=fail_below,
@@ -265,8 +277,8 @@ def _reported() -> Iterator[None]:
 # What was typed has to change; everything else is the work's failure.
 _USAGE = frozenset(
     {
-        *("invalid_spec", "rule_matched_nothing", "location_not_allowed"),
         *("source_not_found", "output_exists", "connection_not_found"),
         *("invalid_calibration", "calibration_mismatch"),
+        *("invalid_spec", "rule_matched_nothing", "location_not_allowed", "budget_infeasible"),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,10 @@ from service.domain.activations import activations_name
 from service.domain.catalog import ObjectInfo
 from service.domain.job import Claim
 from service.domain.modality import Detection
-from service.domain.outputs import JobPlan, OutputSpec, from_json, plan_outputs
+from service.domain.outputs import JobPlan, OutputSpec, from_json, plan_outputs, to_json
 from service.domain.ports import ObjectStores
 from service.domain.report import part_name, report_name
-from service.domain.spec import JobRequest
+from service.domain.spec import JobRequest, canonical_json
 from service.domain.units import Unit
 from service.usecases.calibration import with_calibration
 from service.usecases.inspect_source import inspect, reopen
@@ -145,11 +146,13 @@ class PlanCache:
     """Plans by job: headers are read again at most once for each job a process works on."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[str, JobPlan] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, bytes], JobPlan] = OrderedDict()
 
     def plan(self, context: JobContext) -> JobPlan:
         """The job's plan, from its pinned objects. Raises source_changed if they are others."""
-        key = context.claim.job_id
+        # A budget's widths come later than its plan.
+        decided = canonical_json(to_json(context.outputs))
+        key = context.claim.job_id, hashlib.sha256(decided).digest()
         if key not in self._plans:
             source = context.claim.resolved["source"]
             objects = [ObjectInfo(*entry) for entry in source["objects"]]

@@ -24,6 +24,10 @@ from service.domain.ports import Ledger
 log = structlog.get_logger(__name__)
 
 
+# Whose last figures nobody else tells.
+_TELLING = frozenset({UnitKind.PLAN, UnitKind.ANALYZE, UnitKind.ALLOCATE, UnitKind.QUANTIZE})
+
+
 class Interrupted(Exception):
     """This process is to end: the unit goes back unfinished, for somebody else."""
 
@@ -73,7 +77,7 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if error is None and self.claim.kind in (UnitKind.PLAN, UnitKind.QUANTIZE):
+        if error is None and self.claim.kind in _TELLING:
             with contextlib.suppress(LeaseLost, ArrowQuantError):
                 self._renew()  # what it took since the last beat
 

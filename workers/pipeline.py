@@ -176,8 +176,18 @@ def _prefetch(work: Work, tensors: list[TensorPlan]) -> Prefetcher:
 
 
 def _reading(work: Work, tiles: Iterable[tuple[TensorPlan, Tile]]) -> Prefetcher:
-    catalog, budget = work.plan.catalog, work.budget
-    return Prefetcher(work.store, catalog, tiles, budget.buffers, budget.buffer_bytes, work.stages)
+    return prefetch(work.store, work.plan, work.budget, tiles, work.stages)
+
+
+def prefetch(
+    store: ObjectStore,
+    plan: JobPlan,
+    budget: Budget,
+    tiles: Iterable[tuple[TensorPlan, Tile]],
+    stages: clock.Stages,
+) -> Prefetcher:
+    """Tiles of a plan's source in this order, read ahead as far as the budget lets."""
+    return Prefetcher(store, plan.catalog, tiles, budget.buffers, budget.buffer_bytes, stages)
 
 
 def _tensor_range(work: Work, tensor: TensorPlan, checkpoint: Callable[[int], None]) -> Range:

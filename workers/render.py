@@ -114,6 +114,14 @@ def plan(console: Console, announced: dict[str, Any], *, every_tensor: bool) -> 
         highlight=False,
         soft_wrap=True,
     )
+    if announced["budget"] is not None and announced["budget"]["estimate"]:
+        console.print(
+            f"an estimate: the budget is {size(announced['budget']['bytes'])}; widths are chosen from "
+            f"the errors of {announced['budget']['measured_tensors']} tensors, for which "
+            f"{size(announced['budget']['read_twice_bytes'])} are read once more",
+            highlight=False,
+            soft_wrap=True,
+        )
     for warning in announced["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning['message'])}", highlight=False)
 

@@ -27,7 +27,7 @@ from service.wiring import Deps
 from workers import counters
 from workers.job import JobContext, PlanCache
 from workers.lease import Interrupted, Lease
-from workers.steps import cleanup, compare, plan, publish, quantize
+from workers.steps import allocate, analyze, cleanup, compare, plan, publish, quantize
 
 log = structlog.get_logger(__name__)
 
@@ -162,6 +162,12 @@ class Workshop:
             match claim.kind:
                 case UnitKind.PLAN:
                     plan.run(context, ledger, lease)
+                case UnitKind.ANALYZE:
+                    whole = self._plans.plan(context)
+                    threads, memory = self._threads(context), self._memory(context)
+                    analyze.run(context, ledger, lease, whole, threads, memory)
+                case UnitKind.ALLOCATE:
+                    allocate.run(context, ledger, lease, self._plans.plan(context))
                 case UnitKind.QUANTIZE:
                     whole = self._plans.plan(context)
                     threads, memory = self._threads(context), self._memory(context)
@@ -231,7 +237,7 @@ class Workshop:
 def _check_engine(claim: Claim) -> None:
     """All parts of an artifact are made by the versions that its manifest names."""
     planned = claim.resolved.get("engine")
-    if claim.kind not in (UnitKind.QUANTIZE, UnitKind.PUBLISH) or planned == versions():
+    if claim.kind in (UnitKind.PLAN, UnitKind.CLEANUP) or planned == versions():
         return
     raise ArrowQuantError(
         "engine_changed",

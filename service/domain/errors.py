@@ -76,6 +76,7 @@ CODES: dict[str, Code] = {
         Code("rule_matched_nothing", Fault.USER),
         Code("invalid_calibration", Fault.USER),
         Code("calibration_mismatch", Fault.USER),
+        Code("budget_infeasible", Fault.USER),
         Code("non_finite_weights", Fault.USER),
         Code("quality_below_threshold", Fault.USER),
         Code("output_exists", Fault.USER),

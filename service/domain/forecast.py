@@ -9,24 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from service.domain import framing, report
+from service.domain import report
+from service.domain.budgeting import byte_limit, told
 from service.domain.calibration import FEWEST_SAMPLES
-from service.domain.job import PartRow, TensorRow, TensorState
+from service.domain.expected import expected_documents, ledger_rows
+from service.domain.job import TensorRow
 from service.domain.outputs import JobPlan
 from service.domain.plan import Plan
 from service.domain.profiles import PROFILES, Action
-from service.domain.treatment import TensorPlan
 
-# Of the length that measured values have when printed to six digits.
-_TYPICAL = {
-    "relmse": 0.00512345,
-    "sqnr_db": 20.1234,
-    "cosine": 0.995123,
-    "max_abs_error": 0.0123456,
-}
-_DIGEST = "0" * 64
 # Warnings that are about one output; the others are about the source.
-_OF_OUTPUT = frozenset({"size_limit"})
+_OF_OUTPUT = frozenset({"size_limit", "budget_exceeded"})
 
 
 def forecast(
@@ -48,13 +41,14 @@ def forecast(
         "counts": report.sum_counts([told["counts"] for _, told in everything]),
         "recipe": None,
         "modality": everything[0][1]["modality"],
+        "budget": None,
         "source": everything[0][1]["source"],
         "tensors": [
             entry | {"output": name} for name, told in everything for entry in told["tensors"]
         ],
         "warnings": job_warnings(job),
         "outputs": [
-            {"id": name} | {key: told[key] for key in ("totals", "counts", "recipe")}
+            {"id": name} | {key: told[key] for key in ("totals", "counts", "recipe", "budget")}
             for name, told in everything
         ],
     }
@@ -62,26 +56,13 @@ def forecast(
 
 def _forecast(plan: Plan, requested: dict[str, Any], engine: dict[str, str]) -> dict[str, Any]:
     rows = ledger_rows(plan)
-    parts = [
-        PartRow(u.seq, "", framing.part_bytes(plan, u), _DIGEST, "", sum(1 for _ in plan.tiles(u)))
-        for u in plan.units
-    ]
-    typical = [_with_metrics(row, plan.tensors[row.index]) for row in rows]
-    documents = report.render(
-        plan,
-        name="",
-        requested=requested,
-        rows=typical,
-        parts=parts,
-        engine=engine,
-        warnings=warnings(plan),
-        report_sha256=lambda _: _DIGEST,
-    )
+    documents = expected_documents(plan, rows, requested, engine, warnings(plan))
     return {
         "totals": documents.summary["totals"] | {"units": len(plan.units)},
         "counts": documents.summary["counts"],
         "recipe": plan.recipe.model_dump(mode="json"),
         "modality": plan.looks.as_dict(),
+        "budget": told(plan),
         "source": [{"key": o.key, "size": o.size, "etag": o.etag} for o in plan.catalog.objects],
         "tensors": [_entry(row) for row in rows],
         "warnings": warnings(plan),
@@ -108,15 +89,6 @@ def job_warnings(job: JobPlan) -> list[dict[str, Any]]:
     return found
 
 
-def ledger_rows(plan: Plan) -> list[TensorRow]:
-    """Every tensor as it stands before work begins."""
-    stored = [0] * len(plan.tensors)
-    for unit in plan.units:
-        for tile in plan.tiles(unit):
-            stored[tile.tensor] += plan.tensors[tile.tensor].tile_sizes(tile.rows).payload
-    return [tensor_row(tensor, stored[tensor.index]) for tensor in plan.tensors]
-
-
 def warnings(plan: Plan) -> list[dict[str, Any]]:
     """What a person should know before submitting."""
     found: list[dict[str, Any]] = []
@@ -131,6 +103,7 @@ def warnings(plan: Plan) -> list[dict[str, Any]]:
             }
         )
     found += _calibration_warnings(plan)
+    found += _over_budget(plan)
     limit = PROFILES[plan.recipe.profile].size_limit_bytes
     total = plan.payload_bytes()
     if total > limit:
@@ -165,39 +138,19 @@ def _calibration_warnings(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
-def tensor_row(tensor: TensorPlan, stored: int) -> TensorRow:
-    """A tensor before it was worked on, as its treatment has it."""
-    how = tensor.treatment
-    state = TensorState.PENDING
-    reason = how.reason
-    if tensor.tied_to is not None:
-        state, reason = TensorState.TIED, f"the same bytes as {tensor.tied_to}"
-    elif how.action is Action.KEEP:
-        state = TensorState.KEPT
-    return TensorRow(
-        index=tensor.index,
-        name=tensor.name,
-        state=state,
-        dtype=tensor.source.dtype,
-        shape=list(tensor.source.shape),
-        role=tensor.role.value,
-        codec=how.codec,
-        bits=how.bits,
-        group_size=-1 if how.per_tensor else how.group_size,
-        reason=reason,
-        source_bytes=tensor.source.nbytes,
-        stored_bytes=stored,
-        tied_to=tensor.tied_to,
-    )
-
-
-def _with_metrics(row: TensorRow, tensor: TensorPlan) -> TensorRow:
-    if row.state is not TensorState.PENDING:
-        return row
-    metrics: dict[str, float | None] = dict(_TYPICAL)
-    if tensor.treatment.calibrated:
-        metrics["rho"] = _TYPICAL["relmse"]
-    return replace(row, state=TensorState.DONE, metrics=metrics)
+def _over_budget(plan: Plan) -> list[dict[str, Any]]:
+    """Of a budget that is an aim: how far from it the smallest artifact is."""
+    made = plan.recipe.allocation
+    if plan.recipe.budget is None or made is None or made.nbytes <= byte_limit(plan):
+        return []
+    parameters = max(1, sum(tensor.source.elements for tensor in plan.tensors))
+    return [
+        {
+            "code": "budget_exceeded",
+            "message": f"the smallest artifact that the recipe allows has {made.nbytes} bytes, "
+            f"{8 * made.nbytes / parameters:.2f} bits per weight; the aim was {byte_limit(plan)}",
+        }
+    ]
 
 
 def _entry(row: TensorRow) -> dict[str, Any]:

@@ -54,5 +54,10 @@ def _body_bytes(tensor: TensorPlan, tile: Tile) -> int:
     )
 
 
+def batch_bytes(tensor: TensorPlan, tile: Tile) -> int:
+    """What a tile adds to its part."""
+    return BATCH_BYTES + _body_bytes(tensor, tile)
+
+
 def _padded(nbytes: int) -> int:
     return -(-nbytes // 8) * 8

@@ -47,6 +47,8 @@ class Phase(StrEnum):
     """What a RUNNING job is doing."""
 
     PLANNING = "PLANNING"
+    ANALYZING = "ANALYZING"  #: with a budget: the errors of all candidates are measured
+    ALLOCATING = "ALLOCATING"  #: and from them every tensor gets its width
     QUANTIZING = "QUANTIZING"
     VERIFYING = "VERIFYING"
     PUBLISHING = "PUBLISHING"
@@ -54,9 +56,12 @@ class Phase(StrEnum):
 
 class UnitKind(StrEnum):
     """The kinds of work a worker can claim. One job has one PLAN, then its QUANTIZE units, then
-    one PUBLISH; a cancelled one has a CLEANUP."""
+    one PUBLISH; with a budget there are as many ANALYZE units and one ALLOCATE before them; a
+    cancelled one has a CLEANUP."""
 
     PLAN = "plan"
+    ANALYZE = "analyze"
+    ALLOCATE = "allocate"
     QUANTIZE = "quantize"
     PUBLISH = "publish"
     CLEANUP = "cleanup"
@@ -268,6 +273,25 @@ class PieceError:
     max_abs: float
     count: int
     stored_bytes: int
+    out_w2: float = 0.0
+    out_e2: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateError:
+    """Error sums of one way to store the rows of a tensor that one unit holds (see
+    kernels.fidelity), of the weights and, where calibrated, of the layer's output. `candidate` is
+    its number in the output's budget."""
+
+    output: int
+    tensor: int
+    candidate: int
+    sum_w2: float
+    sum_e2: float
+    sum_wq: float
+    sum_q2: float
+    max_abs: float
+    count: int
     out_w2: float = 0.0
     out_e2: float = 0.0
 

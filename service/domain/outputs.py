@@ -6,14 +6,15 @@ Each output is planned exactly as a job of its own would be, so its parts have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from service.domain.budgeting import budgeted
 from service.domain.catalog import Catalog
 from service.domain.errors import ArrowQuantError
 from service.domain.plan import Plan, make_plan
-from service.domain.spec import Recipe, ResolvedRecipe, resolve
+from service.domain.spec import Allocated, Recipe, ResolvedRecipe, resolve
 from service.domain.units import Tile, Unit
 
 
@@ -53,6 +54,11 @@ class JobPlan:
         """The tiles of a unit, in the order they are read and stored."""
         return self.plans[0].tiles(unit)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether an output's errors are to be measured before it can be made."""
+        return any(output.recipe.undecided for output in self.outputs)
+
     def __iter__(self) -> Iterator[tuple[OutputSpec, Plan]]:
         return iter(zip(self.outputs, self.plans, strict=True))
 
@@ -81,19 +87,33 @@ def named(recipe: Recipe) -> dict[str, Any]:
 
 
 def to_json(outputs: tuple[OutputSpec, ...]) -> dict[str, Any]:
-    """The form kept in the ledger: `recipe`, or `outputs` with the id and the recipe of each."""
+    """The form kept in the ledger: `recipe`, or `outputs` with the id and the recipe of each; and
+    beside them, since they come later, `allocations`."""
+    found: dict[str, Any]
     if [output.id for output in outputs] == [""]:
-        return {"recipe": outputs[0].recipe.model_dump(mode="json")}
-    return {
-        "outputs": [{"id": o.id, "recipe": o.recipe.model_dump(mode="json")} for o in outputs],
-    }
+        found = {"recipe": outputs[0].recipe.asked()}
+    else:
+        found = {"outputs": [{"id": o.id, "recipe": o.recipe.asked()} for o in outputs]}
+    return found | allocations([output.recipe.allocation for output in outputs])
+
+
+def allocations(made: Sequence[Allocated | None]) -> dict[str, Any]:
+    """The form in which the ledger keeps what the budgets of all outputs came to; empty while there
+    is nothing to keep."""
+    if not any(made):
+        return {}
+    return {"allocations": [a.model_dump(mode="json") if a else None for a in made]}
 
 
 def from_json(resolved: dict[str, Any]) -> tuple[OutputSpec, ...]:
     """What `to_json` made, among whatever else is in there."""
     entries = resolved.get("outputs") or [{"id": "", "recipe": resolved["recipe"]}]
+    made = resolved.get("allocations") or [None] * len(entries)
     return tuple(
-        OutputSpec(entry["id"], ResolvedRecipe.model_validate(entry["recipe"])) for entry in entries
+        OutputSpec(
+            entry["id"], ResolvedRecipe.model_validate(entry["recipe"] | {"allocation": allocation})
+        )
+        for entry, allocation in zip(entries, made, strict=True)
     )
 
 
@@ -108,7 +128,7 @@ def plan_outputs(catalog: Catalog, outputs: tuple[OutputSpec, ...]) -> JobPlan:
     plans = []
     for number, output in enumerate(outputs):
         try:
-            plans.append(make_plan(catalog, output.recipe))
+            plans.append(budgeted(make_plan(catalog, output.recipe)))
         except ArrowQuantError as error:
             raise _of_output(error, number, output) from None
     for output, plan in zip(outputs[1:], plans[1:], strict=True):

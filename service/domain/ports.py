@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from service.domain.catalog import ObjectInfo
 from service.domain.errors import ArrowQuantError
 from service.domain.job import (
+    CandidateError,
     Claim,
     Event,
     EventType,
@@ -231,11 +232,30 @@ class Ledger(Protocol):
         units: Iterable[UnitPlan],
         warnings: Sequence[dict[str, Any]] = (),
         adoption: Adoption | None = None,
+        *,
+        analyze: bool = False,
     ) -> None:
         """Store the plan in one transaction: phase QUANTIZING, QUANTIZE units become claimable.
+        `analyze`: a budget's ANALYZE units first, one for each of them, then ALLOCATE.
         Where units exist already (a retry), they must be the same or source_changed is raised;
         finished ones stay finished. With no unit left to do, PUBLISH becomes claimable. What is
         adopted is finished from the start."""
+
+    def analysis_done(self, claim: Claim, errors: Sequence[CandidateError]) -> None:
+        """An ANALYZE unit has measured its rows of every tensor at every candidate; the last of
+        them makes ALLOCATE claimable: phase ALLOCATING."""
+
+    def candidate_errors(self, job_id: str, output: int = 0) -> list[CandidateError]:
+        """What the units measured for an output, by tensor, candidate and unit."""
+
+    def allocate_done(
+        self,
+        claim: Claim,
+        allocations: Sequence[dict[str, Any] | None],
+        rows: Sequence[TensorRow],
+    ) -> None:
+        """Keep what the budgets came to (one entry for each output, as `resolved.allocations`) and
+        the tensors as they are planned now: phase QUANTIZING, QUANTIZE units become claimable."""
 
     def already_done(
         self,

@@ -46,7 +46,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Defaults for one kind of deployment. Sizes in bytes."""
+    """Defaults for one kind of deployment. Sizes in bytes.
+
+    min_mean_cosine  of the quantized tensors of an artifact, at least
+    budget_bpw       bits per weight to aim at where no width is asked for
+    """
 
     bits: Bits
     group_size: GroupSize
@@ -54,12 +58,14 @@ class Profile:
     size_limit_bytes: int
     # At most so many groups of diffusion times for static activations.
     time_groups: int
+    min_mean_cosine: float
+    budget_bpw: float | None = None
 
 
 PROFILES: dict[ProfileName, Profile] = {
-    "edge": Profile(2, 64, 500 * 2**20, 35 * 10**6, 5),
-    "local": Profile(4, 128, 2 * 2**30, 200 * 10**6, 10),
-    "cloud": Profile(8, 64, None, 2 * 10**9, 20),
+    "edge": Profile(2, 64, 500 * 2**20, 35 * 10**6, 5, 0.65, 3.0),
+    "local": Profile(4, 128, 2 * 2**30, 200 * 10**6, 10, 0.85),
+    "cloud": Profile(8, 64, None, 2 * 10**9, 20, 0.95),
 }
 
 

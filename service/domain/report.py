@@ -16,9 +16,11 @@ import orjson
 from service.domain.activations import activations_name
 from service.domain.job import PartRow, TensorRow, TensorState
 from service.domain.plan import Plan
+from service.domain.spec import ResolvedRecipe
 
 FORMAT_VERSION = 2
 WORST_LISTED = 20
+WORST_TOLD = 3
 MANIFEST_NAME = "manifest.json"
 REPORT_NAME = "report.json"
 
@@ -66,8 +68,14 @@ def render(
 ) -> Documents:
     """Both files. `first_part` is the number of the first part. `report_sha256` hashes the report's bytes to hex."""
     totals = _totals(plan, rows, parts)
-    summary = {"totals": totals, "counts": _counts(rows), "quality": quality(rows)}
-    told = _report(rows, summary)
+    summary = {
+        "totals": totals,
+        "counts": _counts(rows),
+        "quality": quality(rows),
+        "worst": worst(rows, WORST_TOLD),
+        "budget": _budget(plan.recipe, totals["parameters"]),
+    }
+    told = _report(rows, summary) | _candidates(plan.recipe)
     if activations is not None:
         told["activations"] = activations.summary
     report = dump(told)
@@ -77,7 +85,7 @@ def render(
         "name": name,
         "source": _source(plan),
         "modality": plan.looks.as_dict(),
-        "recipe": {"requested": requested, "resolved": plan.recipe.model_dump(mode="json")},
+        "recipe": {"requested": requested, "resolved": plan.recipe.published()},
         "engine": engine,
         **_calibration(plan),
         "parts": [
@@ -171,15 +179,49 @@ def dump(value: Any) -> bytes:
 
 
 def _report(rows: Sequence[TensorRow], summary: dict[str, Any]) -> dict[str, Any]:
-    scored = [row for row in rows if row.metrics and row.metrics.get("sqnr_db") is not None]
-    scored.sort(key=lambda row: (row.metrics or {}).get("sqnr_db") or 0.0)
     return {
         "format_version": FORMAT_VERSION,
         "summary": summary,
-        "worst": [row.name for row in scored[:WORST_LISTED]],
+        "worst": worst(rows, WORST_LISTED),
         "escalations": escalations(rows),
         "tensors": [_report_entry(row) for row in rows],
     }
+
+
+def worst(rows: Sequence[TensorRow], count: int) -> list[str]:
+    """Names of the quantized tensors with the largest error of the layer's output, where all of
+    them have one that was measured, else with the least SQNR, worst first."""
+
+    def value(row: TensorRow, name: str) -> float | None:
+        return (row.metrics or {}).get(name)
+
+    scored = [row for row in rows if value(row, "sqnr_db") is not None]
+    if scored and all(value(row, "rho") is not None for row in scored):
+        scored.sort(key=lambda row: -(value(row, "rho") or 0.0))
+    else:
+        scored.sort(key=lambda row: value(row, "sqnr_db") or 0.0)
+    return [row.name for row in scored[:count]]
+
+
+def _budget(recipe: ResolvedRecipe, parameters: int) -> dict[str, Any] | None:
+    """What was to be kept to, and what the choice of widths was worth."""
+    if recipe.budget is None or recipe.allocation is None:
+        return None
+    made = recipe.allocation
+    return {
+        "bytes": recipe.budget.limit(parameters),
+        "loss": _digits(made.loss),
+        "price": _digits(made.price),
+    }
+
+
+def _candidates(recipe: ResolvedRecipe) -> dict[str, Any]:
+    """The errors from which the widths were chosen: relative squared error of each candidate."""
+    if recipe.budget is None or recipe.allocation is None or not recipe.allocation.errors:
+        return {}
+    told = [c.model_dump(mode="json", exclude_none=True) for c in recipe.budget.candidates]
+    errors = {name: list(values) for name, values in recipe.allocation.errors.items()}
+    return {"candidates": {"ways": told, "relmse": errors}}
 
 
 def _report_entry(row: TensorRow) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from pydantic import (
 
 from service.domain import location, methods
 from service.domain.activations import Activations
+from service.domain.budget import AnyBudget, Budget, Candidate, ResolvedBudget, resolve_budget
 from service.domain.calibration import Calibration
-from service.domain.methods import METHODS
+from service.domain.methods import METHODS, STAND_IN_GROUP
 from service.domain.modality import Modality, Part, recipe_of
 from service.domain.profiles import (
     GATES,
@@ -43,6 +44,7 @@ from service.domain.profiles import (
     Rotation,
     ScaleBits,
 )
+from service.domain.sensitivity import BUDGET_FLOORS
 from service.domain.webhooks import JobEventName
 from service.domain.wire import Wire
 
@@ -85,17 +87,27 @@ OVERRIDES = ("bits", "group_size", "method", "symmetric", "scale_bits", "rotatio
 
 
 class Fallback(Wire):
-    """The per-tensor quality gate and the ladder of widths tried when it is missed.
+    """The quality gates, and the ladder of widths tried when a tensor misses its own.
 
-    A tensor whose SQNR or cosine is below the gate is quantized again at the next width of
-    2, 4, 8 and, failing that, kept raw. `on_miss: fail` ends the job instead, with nothing
-    published. `enabled: false` records the errors without acting on them.
+    A tensor whose SQNR or cosine is below the gate is quantized again at the next width of `ladder`
+    (2, 4, 8 unless said) and, failing that, kept raw. `on_miss: fail` ends the job instead, with
+    nothing published. An artifact whose quantized tensors have a mean cosine below
+    `min_mean_cosine` (the profile's unless said) is not published either. `enabled: false` records
+    the errors without acting on them.
     """
 
     enabled: bool = True
     min_sqnr_db: Annotated[float, Field(ge=0, le=200)] | None = None
     min_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_mean_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
+    ladder: Annotated[tuple[Bits, ...], Field(min_length=1, max_length=4)] | None = None
     on_miss: OnMiss = "climb"
+
+    @model_validator(mode="after")
+    def _ladder_goes_up(self) -> Self:
+        if self.ladder is not None and list(self.ladder) != sorted(set(self.ladder)):
+            raise ValueError("the ladder goes up: write its widths in ascending order, each once")
+        return self
 
     @model_validator(mode="after")
     def _only_a_gate_is_missed(self) -> Self:
@@ -123,6 +135,7 @@ class OutputRecipe(Wire):
     rotation: Rotation | None = None
     unbias: Annotated[float, Field(ge=0, le=1)] | None = None
     modality: Modality | None = None
+    budget: AnyBudget | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] | None = None
     fallback: Fallback | None = None
 
@@ -154,6 +167,10 @@ class Recipe(Wire):
     unbias: Annotated[float, Field(ge=0, le=1)] | None = None
     # What the model makes; found out from the source unless given.
     modality: Modality | None = None
+    # The most that the artifact may have: a number is bits per weight. Widths are then chosen tensor
+    # by tensor from measured errors; `bits` only says whose gate they must meet, that of the
+    # narrowest candidate unless given.
+    budget: AnyBudget | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
     fallback: Fallback = Fallback()
     # What the layers of these very weights saw while the model ran; null: made without.
@@ -194,6 +211,17 @@ class Recipe(Wire):
     def _activations_are_measured(self) -> Self:
         if self.activations and self.calibration is None and self.ref is None:
             raise ValueError("activations are quantized as a calibration file says: name one")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> Self:
+        if self.budget is not None and self.granularity == "tensor":
+            raise ValueError("a budget is for scales of groups or rows, not of a whole tensor")
+        for way in self.budget.candidates if self.budget else ():
+            method = methods.at_width(way.method or self.method, way.bits)
+            methods.check(
+                method, bits=way.bits, group_size=way.group_size, scale_bits=way.scale_bits
+            )
         return self
 
     @model_validator(mode="after")
@@ -325,6 +353,27 @@ class Gate(BaseModel):
     min_cosine: float
     # Left out where it is as it always was, so that the digests of such recipes stay.
     on_miss: OnMiss = Field(default="climb", exclude_if=lambda value: value == "climb")
+    # Of the whole artifact. Gates of before it was asked have none.
+    min_mean_cosine: float = Field(default=0.0, exclude_if=lambda value: value == 0)
+
+
+class Allocated(BaseModel):
+    """What a budget came to.
+
+    choice  of each tensor, by name, the number of its candidate; -1 is raw
+    nbytes  of the artifact as expected
+    loss    sum of sensitivity times relative squared error, over all tensors
+    price   loss that one more byte would have saved
+    errors  relative squared error of each candidate, by name; null where it was not measured or is
+            no number
+    """
+
+    model_config = ConfigDict(frozen=True)
+    choice: dict[str, int]
+    nbytes: int
+    loss: float
+    price: float
+    errors: dict[str, tuple[float | None, ...]] = {}
 
 
 class ResolvedRecipe(BaseModel):
@@ -353,6 +402,9 @@ class ResolvedRecipe(BaseModel):
     role_floors: dict[Role, Bits]
     calibration: Calibration | None = Field(default=None, exclude_if=lambda value: value is None)
     activations: Activations | None = Field(default=None, exclude_if=lambda value: value is None)
+    budget: ResolvedBudget | None = Field(default=None, exclude_if=lambda value: value is None)
+    # Made from the errors that were measured; whoever has it need not measure again.
+    allocation: Allocated | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def for_model(self, modality: Modality | None, part: Part) -> ResolvedRecipe:
         """What was left to the source filled in from its modality; a recipe in which nothing was,
@@ -362,6 +414,20 @@ class ResolvedRecipe(BaseModel):
         defaults = recipe_of(modality, part)
         return self.model_copy(update={"modality": modality, "unbias": defaults.unbias})
 
+    @property
+    def undecided(self) -> bool:
+        """Whether errors are to be measured before it is known what becomes of each tensor."""
+        return self.budget is not None and self.allocation is None
+
+    def published(self) -> dict[str, Any]:
+        """The form of a manifest: what was chosen, without the measurements."""
+        return self.model_dump(mode="json", exclude={"allocation": {"errors"}})
+
+    def asked(self) -> dict[str, Any]:
+        """What the bytes are a function of beside source and engine: all but what follows from
+        them."""
+        return self.model_dump(mode="json", exclude={"allocation"})
+
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
@@ -370,7 +436,8 @@ class ResolvedRecipe(BaseModel):
 def resolve(recipe: Recipe) -> ResolvedRecipe:
     """Fill every default from the profile and the width."""
     profile, facts = PROFILES[recipe.profile], METHODS[recipe.method]
-    bits = recipe.bits or profile.bits
+    budget = _budget(recipe)
+    bits = recipe.bits or (budget.narrowest if budget else profile.bits)
     gate = GATES[bits]
     fallback = recipe.fallback
     granularity = recipe.granularity or facts.granularities[0]
@@ -393,17 +460,49 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
             min_sqnr_db=gate.sqnr_db if fallback.min_sqnr_db is None else fallback.min_sqnr_db,
             min_cosine=gate.cosine if fallback.min_cosine is None else fallback.min_cosine,
             on_miss=fallback.on_miss,
+            min_mean_cosine=profile.min_mean_cosine
+            if fallback.min_mean_cosine is None
+            else fallback.min_mean_cosine,
         ),
-        ladder=LADDER,
-        role_floors=dict(ROLE_FLOORS),
         calibration=recipe.calibration,
         activations=_activations(recipe),
+        ladder=LADDER if fallback.ladder is None else fallback.ladder,
+        role_floors=dict(ROLE_FLOORS if budget is None else BUDGET_FLOORS),
+        budget=budget,
     )
 
 
 def _activations(recipe: Recipe) -> Activations | None:
     how = recipe.activations or Activations()
     return None if recipe.calibration is None or how.mode == "none" else how
+
+
+def _budget(recipe: Recipe) -> ResolvedBudget | None:
+    """As asked, or the profile's for who asks for no width: then as an aim, not a condition."""
+    budget = recipe.budget
+    if budget is None:
+        aim = PROFILES[recipe.profile].budget_bpw
+        if aim is None or recipe.bits is not None or recipe.granularity == "tensor":
+            return None
+        budget = Budget(bits_per_weight=aim, on_infeasible="least")
+    plain = recipe.granularity in (None, "group") and recipe.group_size is None
+    several = "method" not in recipe.model_fields_set and plain and not recipe.symmetric
+    ways = budget.ways(("lsq", "superblock") if several else (recipe.method,))
+    return resolve_budget(budget, [_filled(way, recipe) for way in ways])
+
+
+def _filled(way: Candidate, recipe: Recipe) -> Candidate:
+    """A candidate with the groups and scales of its method at its width, where nobody said them."""
+    method = methods.at_width(way.method or recipe.method, way.bits)
+    facts, same = METHODS[method], method == recipe.method
+    asked = way.group_size or (recipe.group_size if same else None)
+    scale_bits = way.scale_bits or (recipe.scale_bits if same else None)
+    changes = {
+        "method": method if way.method or not same else None,
+        "group_size": asked or facts.groups.get(way.bits) or (None if same else STAND_IN_GROUP),
+        "scale_bits": scale_bits or facts.scale_widths.get(way.bits),
+    }
+    return way.model_copy(update=changes)
 
 
 def canonical_json(value: Any) -> bytes:

@@ -28,7 +28,7 @@ class Fingerprint:
     def of_manifest(cls, manifest: Mapping[str, Any]) -> Self:
         """Raises KeyError or TypeError for what is no manifest."""
         objects = {o["key"]: [o["size"], o["etag"]] for o in manifest["source"]["objects"]}
-        return cls(objects, dict(manifest["recipe"]["resolved"]), dict(manifest["engine"]))
+        return cls(objects, _asked(manifest["recipe"]["resolved"]), dict(manifest["engine"]))
 
     @classmethod
     def of_resolved(cls, resolved: Mapping[str, Any], output: int) -> Self:
@@ -36,13 +36,13 @@ class Fingerprint:
         objects = {key: [size, etag] for key, size, etag in resolved["source"]["objects"]}
         several = resolved.get("outputs")
         recipe = several[output]["recipe"] if several else resolved["recipe"]
-        return cls(objects, recipe, resolved["engine"])
+        return cls(objects, _asked(recipe), resolved["engine"])
 
     @classmethod
     def of_plan(cls, plan: JobPlan, output: int, engine: Mapping[str, str]) -> Self:
         """Of what would be made now."""
         objects = {info.key: [info.size, info.etag] for info in plan.catalog.objects}
-        return cls(objects, plan.outputs[output].recipe.model_dump(mode="json"), engine)
+        return cls(objects, plan.outputs[output].recipe.asked(), engine)
 
     def differences(self, now: Fingerprint) -> list[str]:
         """What differs, each with both values; nothing for the same."""
@@ -100,6 +100,11 @@ def first_part(taken: set[int], units: int, before: int | None) -> int:
     if taken.isdisjoint(range(units)):
         return 0
     return max(taken) + 1
+
+
+def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without what follows from it and the source."""
+    return {name: value for name, value in recipe.items() if name != "allocation"}
 
 
 def _short(value: Any) -> str:

@@ -77,6 +77,7 @@ TABLE: Final[dict[str, Shown]] = {
     "invalid_calibration": Shown(422, "The calibration file is broken"),
     "calibration_mismatch": Shown(422, "The calibration file is of other weights"),
     "rule_matched_nothing": Shown(422, "A rule matches no tensor"),
+    "budget_infeasible": Shown(422, "No artifact is small enough for the budget"),
     "non_finite_weights": Shown(422, "The weights hold NaN or infinity"),
     "quality_below_threshold": Shown(422, "The quality is below the threshold"),
     "output_exists": Shown(409, "The output holds an artifact already"),

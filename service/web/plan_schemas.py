@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.domain.budget import Candidate
 from service.domain.modality import Modality, Part
 from service.domain.profiles import Role
 from service.domain.spec import ResolvedRecipe
@@ -58,6 +59,18 @@ class ModalityOut(Out):
     evidence: list[str]
 
 
+class PlannedBudget(Out):
+    """What a budget leaves room for. While `estimate` is true, widths and sizes are what Gaussian
+    weights would get: a job measures the errors of all candidates, for which it reads
+    `read_twice_bytes` of the source once more, and then decides."""
+
+    bytes: int
+    estimate: bool
+    candidates: list[Candidate]
+    measured_tensors: int
+    read_twice_bytes: int
+
+
 class Warned(Out):
     """Something to know before submitting. With several outputs, `output` is the one it is about."""
 
@@ -73,6 +86,7 @@ class PlannedOutput(Out):
     totals: PlanTotals
     counts: dict[str, int]
     recipe: ResolvedRecipe
+    budget: PlannedBudget | None
 
 
 class PlanOut(Out):
@@ -86,6 +100,7 @@ class PlanOut(Out):
     counts: dict[str, int]
     recipe: ResolvedRecipe | None
     modality: ModalityOut
+    budget: PlannedBudget | None
     source: list[SourceObject]
     tensors: list[PlannedTensor]
     warnings: list[Warned]
@@ -99,6 +114,8 @@ class ProfileOut(Out):
     group_size: int
     max_memory_bytes: int | None
     size_limit_bytes: int
+    min_mean_cosine: float
+    budget_bpw: float | None
 
 
 class GateOut(Out):

@@ -58,6 +58,7 @@ PRODUCED: dict[str, str] = {
     "invalid_calibration": "tests/workers/test_calibrated.py::test_a_broken_file_is_refused_when_it_is_read",
     "calibration_mismatch": "tests/workers/test_calibrated.py::test_other_bytes_are_refused",
     "non_finite_weights": "tests/workers/test_local_job.py::test_non_finite_weights_fail_the_job",
+    "budget_infeasible": "tests/workers/test_budget.py::test_too_small_a_budget_is_refused_with_the_least_there_is",
     "quality_below_threshold": "tests/workers/test_fallback.py::test_a_recipe_may_rather_fail_than_store_wider",
     "output_exists": "tests/contracts/test_object_store.py::test_put_if_absent_writes_once",
     "output_mismatch": "tests/workers/test_succession.py::test_another_recipe_is_refused_by_name",

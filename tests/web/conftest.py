@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from service.adapters.sql.engine import migrate
 from service.domain import report
 from service.domain.errors import ArrowQuantError
-from service.domain.forecast import ledger_rows
+from service.domain.expected import ledger_rows
 from service.domain.job import Claim, PartRow, TensorState, UnitKind, UnitPlan, Worker
 from service.domain.plan import make_plan
 from service.domain.spec import JobRequest, resolve

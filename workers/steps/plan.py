@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from service.domain.catalog import ObjectInfo
@@ -9,7 +10,7 @@ from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.forecast import job_rows, job_warnings
 from service.domain.job import UnitPlan
-from service.domain.outputs import JobPlan, to_json
+from service.domain.outputs import JobPlan, from_json, plan_outputs, to_json
 from service.domain.ports import Ledger
 from service.domain.replay import check_calibration, check_source
 from service.domain.succession import Adoption, first_part
@@ -25,6 +26,7 @@ def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
 
     A retry plans again: the ledger refuses it with source_changed if the source is another by now.
     """
+    context = _measured_by_this_version(context)
     if context.replay is not None:
         _again(context, context.replay, ledger, lease)
         return
@@ -43,11 +45,14 @@ def run(context: JobContext, ledger: Ledger, lease: Lease) -> None:
         if "source" not in context.claim.resolved:  # a retry has adopted what there was
             adoption, taken = resume.unfinished(context, ledger, plan)
             resolved |= taken
+            if "allocations" in taken:
+                plan = plan_outputs(plan.catalog, from_json(resolved))
     if context.replaces:
         resolved |= _names(context, plan, standing)
     lease.confirm()  # tells what was read
     rows, units, found = job_rows(plan), _units(plan), job_warnings(plan)
-    ledger.plan_done(context.claim, resolved, rows, units, found, adoption)
+    analyze = plan.undecided
+    ledger.plan_done(context.claim, resolved, rows, units, found, adoption, analyze=analyze)
 
 
 def _again(context: JobContext, replay: dict[str, Any], ledger: Ledger, lease: Lease) -> None:
@@ -57,7 +62,19 @@ def _again(context: JobContext, replay: dict[str, Any], ledger: Ledger, lease: L
     check_calibration(replay.get("calibration"), plan.catalog)
     resolved = _resolved(context, plan)
     lease.confirm()
-    ledger.plan_done(context.claim, resolved, job_rows(plan), _units(plan), job_warnings(plan))
+    found, analyze = job_warnings(plan), plan.undecided
+    units = _units(plan)
+    ledger.plan_done(context.claim, resolved, job_rows(plan), units, found, analyze=analyze)
+
+
+def _measured_by_this_version(context: JobContext) -> JobContext:
+    """A retry goes on with what a budget came to, unless another version has measured it."""
+    resolved = context.claim.resolved
+    if context.replay is not None or resolved.get("engine") in (None, versions()):
+        return context
+    kept = {name: value for name, value in resolved.items() if name != "allocations"}
+    claim = replace(context.claim, resolved=kept)
+    return replace(context, claim=claim, outputs=from_json(kept))
 
 
 def _resolved(context: JobContext, plan: JobPlan) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from service.domain.errors import ArrowQuantError, LeaseLost
 from service.domain.forecast import warnings
 from service.domain.job import JobState, PartRow, Phase, TensorRow
 from service.domain.outputs import JobPlan
+from service.domain.plan import Plan
 from service.domain.ports import Ledger
 from workers import place
 from workers.activations.table import Table
@@ -35,8 +36,10 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan, keep_s
     parts = ledger.parts(claim.job_id)
     with tracing.span("verify", attributes={"parts": len(parts)}):
         _verify(context, ledger, lease, parts)
-    ledger.set_phase(claim, Phase.PUBLISHING)
     rows = [ledger.tensors(claim.job_id, output=n) for n in range(len(plan.outputs))]
+    for output, (spec, each) in enumerate(plan):
+        _check_gate(each, rows[output], spec.id)
+    ledger.set_phase(claim, Phase.PUBLISHING)
     tables = activations(context, plan, rows, lease)
     documents = [
         _render(context, plan, output, rows[output], parts, tables[output])
@@ -55,6 +58,23 @@ def run(context: JobContext, ledger: Ledger, lease: Lease, plan: JobPlan, keep_s
     except LeaseLost:
         _withdraw_if_cancelled(context, ledger, committed)
         raise
+
+
+def _check_gate(plan: Plan, rows: Sequence[TensorRow], output: str) -> None:
+    """The gate of the whole artifact: nothing is published below it."""
+    gate = plan.recipe.gate
+    mean = report.quality(rows)["mean_cosine"]
+    if not gate.enabled or mean is None or mean >= gate.min_mean_cosine:
+        return
+    worst = report.worst(rows, 3)
+    raise ArrowQuantError(
+        "quality_below_threshold",
+        f"the quantized tensors have a mean cosine of {mean}; the gate of the artifact is "
+        f"{gate.min_mean_cosine:g}; worst: {', '.join(worst)}",
+        "Give it more bits or smaller groups, or lower fallback.min_mean_cosine.",
+        {"mean_cosine": mean, "min_mean_cosine": gate.min_mean_cosine, "tensor": worst[0]}
+        | ({"output": output} if output else {}),
+    )
 
 
 def _verify(context: JobContext, ledger: Ledger, lease: Lease, parts: Sequence[PartRow]) -> None:

@@ -13,7 +13,7 @@ import structlog
 from kernels import ErrorSums
 from service.domain.catalog import ObjectInfo
 from service.domain.errors import ArrowQuantError
-from service.domain.forecast import tensor_row
+from service.domain.expected import tensor_row
 from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger

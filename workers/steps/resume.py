@@ -76,6 +76,8 @@ def unfinished(
     noted: dict[str, Any] = {"resumed": {"job": before.id, "parts": len(parts)}}
     if before.resolved.get("first_parts"):
         noted["first_parts"] = before.resolved["first_parts"]
+    if before.resolved.get("allocations"):
+        noted["allocations"] = before.resolved["allocations"]
     return Adoption(before.id, parts), noted
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from arrowquant.errors import ArrowQuantError
 
 _SPAN = re.compile(r"(?P<number>[0-9]{1,5})(?P<unit>[dhm])")
+_SIZE = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?) ?(?P<unit>([KMGkmg][iI]?)?[bB])?")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 _PLACE = re.compile(r"(?P<connection>[a-z0-9][a-z0-9_-]{0,62}):(?!//)(?P<prefix>.*)", re.DOTALL)
 
@@ -38,6 +39,7 @@ class Options:
     unbias: float | None = None
     modality: str | None = None
     calibration: dict[str, str] | None = None
+    budget: str | None = None
     rules: list[str] | None = None
     no_fallback: bool = False
     fail_below: bool = False
@@ -79,6 +81,7 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
         "rotation": options.rotation,
         "unbias": options.unbias,
         "modality": options.modality,
+        "budget": None if options.budget is None else budget(options.budget),
     }
     fields |= {key: value for key, value in given.items() if value is not None}
     if options.calibration is not None:
@@ -93,6 +96,19 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
     if gate:
         fields["fallback"] = {**fields.get("fallback", {}), **gate}
     return fields
+
+
+def budget(text: str) -> dict[str, Any]:
+    """`3.0` is bits per weight; `35MB` or `2.5GiB` is bytes of the whole artifact."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise usage(f"--budget {text!r} is no size", "Write 3.0 (bits per weight), 35MB or 2.5GiB.")
+    unit = match["unit"]
+    if not unit:
+        return {"bits_per_weight": float(match["number"])}
+    step = 1024 if unit[1:2] in ("i", "I") else 1000
+    power = " KMG".index(unit[0].upper()) if unit[0] not in "bB" else 0
+    return {"bytes": int(float(match["number"]) * step**power)}
 
 
 def labels(texts: list[str] | None) -> dict[str, str]:

@@ -62,7 +62,7 @@ class ClaimVerbs(Verbs):
                 rss_bytes=rss_bytes,
                 bytes_read=unit["bytes_read_before"] + max(bytes_read, 0),
             )
-            if claim.kind is UnitKind.QUANTIZE:
+            if claim.kind in (UnitKind.ANALYZE, UnitKind.QUANTIZE):
                 note_progress(job, self._lease_s)
 
     def release(self, claim: Claim, delay_s: float, error: ArrowQuantError | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.adapters.sql.analysis import AnalysisVerbs
 from service.adapters.sql.bulk import BulkVerbs
 from service.adapters.sql.claims import ClaimVerbs
 from service.adapters.sql.finish import FinishVerbs
@@ -20,6 +21,7 @@ class SqlLedger(
     Queries,
     ClaimVerbs,
     PlanVerbs,
+    AnalysisVerbs,
     LevelVerbs,
     FinishVerbs,
     SweepVerbs,

@@ -12,7 +12,7 @@ from service.adapters.sql.locked import LockedJob
 from service.adapters.sql.records import progress_data, to_progress
 from service.adapters.sql.tables import UnitState, parts, tensors, units
 from service.domain.errors import ArrowQuantError
-from service.domain.job import EventType, JobState, TensorState, UnitKind
+from service.domain.job import EventType, JobState, Phase, TensorState, UnitKind
 
 PROGRESS_EVENT_SECONDS = 1.0
 NO_LEASE: dict[str, Any] = {
@@ -24,6 +24,10 @@ NO_LEASE: dict[str, Any] = {
 }
 NO_ERROR: dict[str, Any] = {"error": None, "error_time": None}
 UNTRIED: dict[str, Any] = NO_LEASE | NO_ERROR | {"attempts": 0, "not_before": None}
+
+
+# Both read the source: a budget's analysis is half of the bytes that a job has to do.
+_COUNTED = (UnitKind.ANALYZE.value, UnitKind.QUANTIZE.value)
 
 
 def fail(job: LockedJob, error: ArrowQuantError) -> None:
@@ -77,6 +81,24 @@ def settle(job: LockedJob) -> None:
         )
 
 
+def advance(job: LockedJob) -> None:
+    """Make the next kind of work claimable: what a budget has measured first, then the allocation,
+    then the parts."""
+    for kind, phase in (
+        (UnitKind.ANALYZE, Phase.ANALYZING), (UnitKind.ALLOCATE, Phase.ALLOCATING),
+        (UnitKind.QUANTIZE, Phase.QUANTIZING),
+    ):  # fmt: skip
+        mine = units.c.job_id == job.id, units.c.kind == kind.value
+        undone = select(units.c.seq).where(*mine, units.c.state != UnitState.DONE).limit(1)
+        if kind is UnitKind.QUANTIZE or job.connection.execute(undone).first() is not None:
+            held = units.c.state == UnitState.HELD
+            free = job.update_units(kind).where(held).values({"state": UnitState.FREE})
+            job.connection.execute(free)
+            job.enter(phase)
+            break
+    settle(job)
+
+
 def count_units(job: LockedJob) -> None:
     """Bring the counters of units and bytes up to date; `bytes_done` never falls."""
     done = units.c.state == UnitState.DONE
@@ -85,7 +107,7 @@ def count_units(job: LockedJob) -> None:
         func.coalesce(func.sum(case((done, 1), else_=0)), 0).label("finished"),
         func.coalesce(func.sum(units.c.source_bytes), 0).label("bytes_total"),
         func.coalesce(func.sum(units.c.bytes_done), 0).label("bytes_done"),
-    ).where(units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE)
+    ).where(units.c.job_id == job.id, units.c.kind.in_(_COUNTED))
     row = job.connection.execute(query).one()
     read = select(func.sum(units.c.bytes_read)).where(units.c.job_id == job.id)
     written = select(func.sum(parts.c.nbytes)).where(parts.c.job_id == job.id)

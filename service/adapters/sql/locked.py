@@ -47,6 +47,8 @@ from service.domain.webhooks import OF_STATE, HookEvent, shown_job
 # Job states in which a holder of a unit may write.
 WORKING: dict[UnitKind, frozenset[JobState]] = {
     UnitKind.PLAN: frozenset({JobState.RUNNING}),
+    UnitKind.ANALYZE: frozenset({JobState.RUNNING}),
+    UnitKind.ALLOCATE: frozenset({JobState.RUNNING}),
     UnitKind.QUANTIZE: frozenset({JobState.RUNNING}),
     UnitKind.PUBLISH: frozenset({JobState.RUNNING}),
     # CANCELLED: a retried job may be cancelled again before anyone cleaned up.

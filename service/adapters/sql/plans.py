@@ -10,19 +10,21 @@ import orjson
 from sqlalchemy import Table, delete, func, insert, select
 
 from service.adapters.sql.lanes import lane_of
-from service.adapters.sql.life import NO_LEASE, count_tensors, count_units, hold_units, settle
+from service.adapters.sql.life import NO_LEASE, advance, count_tensors, count_units, hold_units
 from service.adapters.sql.locked import LockedJob, Verbs
 from service.adapters.sql.quotas import note_usage
 from service.adapters.sql.records import tensor_values
 from service.adapters.sql.succession import adopt
-from service.adapters.sql.tables import UnitState, parts, pieces, tensors, units
+from service.adapters.sql.tables import UnitState, candidates, parts, pieces, tensors, units
 from service.domain.errors import ArrowQuantError
-from service.domain.job import Claim, EventType, JobState, Phase, TensorRow, UnitKind, UnitPlan
+from service.domain.job import Claim, EventType, JobState, TensorRow, UnitKind, UnitPlan
 from service.domain.succession import Adoption
 
 _BATCH = 1000
 # What a retry may find changed: then all parts are made again.
-_MAY_CHANGE = frozenset({"engine", "first_parts"})
+_MAY_CHANGE = frozenset({"engine", "first_parts", "allocations"})
+# Units that a plan makes, and makes anew.
+_PLANNED = (UnitKind.QUANTIZE.value, UnitKind.ANALYZE.value, UnitKind.ALLOCATE.value)
 
 
 class PlanVerbs(Verbs):
@@ -36,6 +38,8 @@ class PlanVerbs(Verbs):
         units: Iterable[UnitPlan],
         warnings: Sequence[dict[str, Any]] = (),
         adoption: Adoption | None = None,
+        *,
+        analyze: bool = False,
     ) -> None:
         # Made before the job is locked: the caller may plan while it yields.
         rows, plan = list(tensors), list(units)
@@ -53,6 +57,8 @@ class PlanVerbs(Verbs):
                 fence = _forget_plan(job)
             _store_tensors(job, rows)
             _store_units(job, plan, sorted({row.output for row in rows}), fence)
+            if analyze:
+                _store_analysis(job, plan, fence)
             job.set(resolved=resolved, planned=True)
             if adoption is not None:
                 adopt(job, adoption)
@@ -83,24 +89,27 @@ class PlanVerbs(Verbs):
 def _begin(job: LockedJob, warnings: Sequence[dict[str, Any]]) -> None:
     done = NO_LEASE | {"state": UnitState.DONE}
     job.connection.execute(job.update_units(UnitKind.PLAN).values(done))
-    job.connection.execute(
-        job.update_units(UnitKind.QUANTIZE)
-        .where(units.c.state == UnitState.HELD)
-        .values({"state": UnitState.FREE})
-    )
     count_units(job)
     count_tensors(job)
     if job["counted_bytes"] is None:
         # Accepted before its source could be read: its bytes are of the day they become known.
-        note_usage(job.connection, job["tenant"], job.now, bytes_planned=job["bytes_total"])
-        job.set(counted_bytes=job["bytes_total"])
+        once = _source_bytes(job)
+        note_usage(job.connection, job["tenant"], job.now, bytes_planned=once)
+        job.set(counted_bytes=once)
     job.set(active_s=0.0, bytes_before=job["bytes_done"], progress_time=job.now)
-    job.enter(Phase.QUANTIZING)
+    advance(job)
     for warning in warnings:
         if warning not in job["warnings"]:
             job.set(warnings=[*job["warnings"], warning])
             job.emit(EventType.WARNING, warning)
-    settle(job)
+
+
+def _source_bytes(job: LockedJob) -> int:
+    """Of the parts to be made: what is read for them once."""
+    query = select(func.sum(units.c.source_bytes)).where(
+        units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE.value
+    )
+    return int(job.connection.execute(query).scalar() or 0)
 
 
 def _store_tensors(job: LockedJob, rows: Iterable[TensorRow]) -> None:
@@ -108,23 +117,33 @@ def _store_tensors(job: LockedJob, rows: Iterable[TensorRow]) -> None:
     _insert(job, tensors, values)
 
 
+def _unit_row(
+    job: LockedJob, kind: UnitKind, seq: int, fence: int, source_bytes: int
+) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "kind": kind.value,
+        "seq": seq,
+        "tenant": job["tenant"],
+        "state": UnitState.HELD.value,
+        "fence": fence,
+        "source_bytes": source_bytes,
+        "lane": lane_of(kind, job["priority"], job["tenant"]),
+        "create_time": job["create_time"],
+        "queue_time": job["queue_time"] or job["create_time"],
+    }
+
+
+def _store_analysis(job: LockedJob, plan: list[UnitPlan], fence: int) -> None:
+    """The same cut as for the parts, and one unit for what comes of it."""
+    cut = (_unit_row(job, UnitKind.ANALYZE, u.seq, fence, u.source_bytes) for u in plan)
+    _insert(job, units, cut)
+    _insert(job, units, iter([_unit_row(job, UnitKind.ALLOCATE, 0, fence, 0)]))
+
+
 def _store_units(job: LockedJob, plan: list[UnitPlan], outputs: list[int], fence: int = 0) -> None:
-    rows = (
-        {
-            "job_id": job.id,
-            "kind": UnitKind.QUANTIZE.value,
-            "seq": unit.seq,
-            "tenant": job["tenant"],
-            "state": UnitState.HELD.value,
-            "fence": fence,
-            "source_bytes": unit.source_bytes,
-            "lane": lane_of(UnitKind.QUANTIZE, job["priority"], job["tenant"]),
-            "create_time": job["create_time"],
-            "queue_time": job["queue_time"] or job["create_time"],
-        }
-        for unit in plan
-    )
-    _insert(job, units, rows)
+    kind = UnitKind.QUANTIZE
+    _insert(job, units, (_unit_row(job, kind, u.seq, fence, u.source_bytes) for u in plan))
     _insert(
         job,
         pieces,
@@ -165,7 +184,7 @@ def _other_engine(job: LockedJob, resolved: dict[str, Any]) -> list[dict[str, An
 
 def _forget_plan(job: LockedJob) -> int:
     """Remove what was planned and finished; a fence that no former holder of a unit has."""
-    mine = units.c.job_id == job.id, units.c.kind == UnitKind.QUANTIZE.value
+    mine = units.c.job_id == job.id, units.c.kind.in_(_PLANNED)
     fence = job.connection.execute(select(func.max(units.c.fence)).where(*mine)).scalar() or 0
     read = select(func.sum(units.c.bytes_read)).where(*mine)
     before = job.connection.execute(read).scalar() or 0
@@ -175,7 +194,7 @@ def _forget_plan(job: LockedJob) -> int:
             bytes_read_before=units.c.bytes_read_before + before,
         )
     )
-    for table in (parts, pieces, tensors):
+    for table in (parts, pieces, candidates, tensors):
         job.connection.execute(delete(table).where(table.c.job_id == job.id))
     job.connection.execute(delete(units).where(*mine))
     job.set(bytes_done=0)

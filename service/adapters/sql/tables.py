@@ -292,6 +292,31 @@ pieces = Table(
     Index(None, "job_id", "seq"),
 )
 
+# With a budget: the errors that each way to store a tensor's rows has, as the units measured them.
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("job_id", _id, primary_key=True),
+    _output(),
+    Column("tensor", Integer, primary_key=True, autoincrement=False),
+    Column("candidate", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("sum_w2", Double),
+    Column("sum_e2", Double),
+    Column("sum_wq", Double),
+    Column("sum_q2", Double),
+    Column("max_abs", Double),
+    Column("out_w2", Double),
+    Column("out_e2", Double),
+    Column("count", BigInteger),
+    ForeignKeyConstraint(
+        ["job_id", "output", "tensor"],
+        ["tensors.job_id", "tensors.output", "tensors.idx"],
+        ondelete="CASCADE",
+    ),
+    Index(None, "job_id", "seq"),
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

@@ -58,14 +58,17 @@ from arrowquant.http.types.operation import (
     WorkerState,
 )
 from arrowquant.http.types.plans import (
+    Allocated,
     Gate,
     Modality,
     Part,
     Plan,
     PlanBody,
+    PlannedBudget,
     PlannedOutput,
     PlannedTensor,
     PlanTotals,
+    ResolvedBudget,
     ResolvedRecipe,
     SourceObject,
     Warned,
@@ -94,7 +97,9 @@ from arrowquant.http.types.replays import (
 )
 from arrowquant.http.types.shared import (
     Activations,
+    Budget,
     Calibration,
+    Candidate,
     Fallback,
     JobError,
     JobState,
@@ -107,6 +112,7 @@ from arrowquant.http.types.shared import (
     Retention,
     Role,
     Rule,
+    Search,
     Source,
     UnitKind,
 )
@@ -139,6 +145,7 @@ from arrowquant.http.types.webhooks import (
 
 __all__ = [
     "Activations",
+    "Allocated",
     "ApiKey",
     "ApiKeyPage",
     "ApiKeyRequest",
@@ -152,7 +159,9 @@ __all__ = [
     "BatchLinks",
     "BatchPage",
     "BatchState",
+    "Budget",
     "Calibration",
+    "Candidate",
     "Check",
     "Condition",
     "ConditionStatus",
@@ -209,6 +218,7 @@ __all__ = [
     "Plan",
     "PlanBody",
     "PlanTotals",
+    "PlannedBudget",
     "PlannedOutput",
     "PlannedTensor",
     "Profile",
@@ -226,6 +236,7 @@ __all__ = [
     "ReplayPage",
     "ReplayRequest",
     "ReplayResult",
+    "ResolvedBudget",
     "ResolvedRecipe",
     "Retention",
     "Role",
@@ -236,6 +247,7 @@ __all__ = [
     "SchemeLimits",
     "Schemes",
     "Scope",
+    "Search",
     "SecretApiKey",
     "Source",
     "SourceObject",

@@ -10,6 +10,7 @@ from typing import Literal, NotRequired, TypeAlias, TypedDict
 from arrowquant.http.types.shared import (
     Activations,
     Calibration,
+    Candidate,
     Limits,
     Notify,
     Output,
@@ -17,10 +18,27 @@ from arrowquant.http.types.shared import (
     Retention,
     Role,
     Rule,
+    Search,
     Source,
 )
 
 Part: TypeAlias = Literal["denoiser", "language_model", "encoder", "autoencoder", "unknown"]
+
+
+class Allocated(TypedDict):
+    """What a budget came to.
+
+    choice of each tensor, by name, the number of its candidate; -1 is raw nbytes of the
+    artifact as expected loss sum of sensitivity times relative squared error, over all
+    tensors price loss that one more byte would have saved errors relative squared error of
+    each candidate, by name; null where it was not measured or is no number
+    """
+
+    choice: dict[str, int]
+    nbytes: int
+    loss: float
+    price: float
+    errors: NotRequired[dict[str, list[float | None]]]
 
 
 class Gate(TypedDict):
@@ -30,6 +48,7 @@ class Gate(TypedDict):
     min_sqnr_db: float
     min_cosine: float
     on_miss: NotRequired[Literal["climb", "fail"]]
+    min_mean_cosine: NotRequired[float]
 
 
 class Modality(TypedDict):
@@ -71,6 +90,7 @@ class Plan(TypedDict):
     counts: dict[str, int]
     recipe: ResolvedRecipe | None
     modality: Modality
+    budget: PlannedBudget | None
     source: list[SourceObject]
     tensors: list[PlannedTensor]
     warnings: list[Warned]
@@ -89,6 +109,19 @@ class PlanTotals(TypedDict):
     units: int
 
 
+class PlannedBudget(TypedDict):
+    """What a budget leaves room for. While `estimate` is true, widths and sizes are what
+    Gaussian weights would get: a job measures the errors of all candidates, for which it
+    reads `read_twice_bytes` of the source once more, and then decides.
+    """
+
+    bytes: int
+    estimate: bool
+    candidates: list[Candidate]
+    measured_tensors: int
+    read_twice_bytes: int
+
+
 class PlannedOutput(TypedDict):
     """One of several outputs."""
 
@@ -96,6 +129,7 @@ class PlannedOutput(TypedDict):
     totals: PlanTotals
     counts: dict[str, int]
     recipe: ResolvedRecipe
+    budget: PlannedBudget | None
 
 
 class PlannedTensor(TypedDict):
@@ -116,6 +150,16 @@ class PlannedTensor(TypedDict):
     source_bytes: int
     stored_bytes: int
     tied_to: NotRequired[str | None]
+
+
+class ResolvedBudget(TypedDict):
+    """A budget with its candidates filled in: what an allocation chooses from, by number."""
+
+    bits_per_weight: float | None
+    bytes: int | None
+    candidates: list[Candidate]
+    on_infeasible: Literal["fail", "least"]
+    search: NotRequired[Search | None]
 
 
 class ResolvedRecipe(TypedDict):
@@ -141,6 +185,8 @@ class ResolvedRecipe(TypedDict):
     role_floors: dict[str, Literal[2, 3, 4, 8]]
     calibration: NotRequired[Calibration | None]
     activations: NotRequired[Activations | None]
+    budget: NotRequired[ResolvedBudget | None]
+    allocation: NotRequired[Allocated | None]
 
 
 class SourceObject(TypedDict):

@@ -12,7 +12,9 @@ JobState: TypeAlias = Literal[
 ]
 
 
-Phase: TypeAlias = Literal["PLANNING", "QUANTIZING", "VERIFYING", "PUBLISHING"]
+Phase: TypeAlias = Literal[
+    "PLANNING", "ANALYZING", "ALLOCATING", "QUANTIZING", "VERIFYING", "PUBLISHING"
+]
 
 
 Role: TypeAlias = Literal[
@@ -31,7 +33,32 @@ Role: TypeAlias = Literal[
 ]
 
 
-UnitKind: TypeAlias = Literal["plan", "quantize", "publish", "cleanup"]
+UnitKind: TypeAlias = Literal["plan", "analyze", "allocate", "quantize", "publish", "cleanup"]
+
+
+class Budget(TypedDict):
+    """The most that an artifact may have, everything counted: bits per weight, or bytes.
+
+    candidates the ways a tensor may be stored, and raw always; unless given every width of
+    the recipe's method, or of `lsq` and `superblock` where no method is asked for
+    on_infeasible where not even the smallest fits: `fail`, or make the smallest and say so
+    (`least`)
+    """
+
+    bits_per_weight: NotRequired[float | None]
+    bytes: NotRequired[int | None]
+    candidates: NotRequired[list[Candidate]]
+    on_infeasible: NotRequired[Literal["fail", "least"]]
+    search: NotRequired[Search | None]
+
+
+class Candidate(TypedDict):
+    """A way to store a tensor. What is left out is as the recipe has it."""
+
+    bits: Literal[2, 3, 4, 8]
+    method: NotRequired[Literal["lsq", "minmax", "superblock"] | None]
+    group_size: NotRequired[Literal[16, 32, 64, 128, 256] | None]
+    scale_bits: NotRequired[Literal[4, 6] | None]
 
 
 class Activations(TypedDict):
@@ -87,16 +114,20 @@ class Calibration(TypedDict):
 
 
 class Fallback(TypedDict):
-    """The per-tensor quality gate and the ladder of widths tried when it is missed.
+    """The quality gates, and the ladder of widths tried when a tensor misses its own.
 
     A tensor whose SQNR or cosine is below the gate is quantized again at the next width of
-    2, 4, 8 and, failing that, kept raw. `on_miss: fail` ends the job instead, with nothing
-    published. `enabled: false` records the errors without acting on them.
+    `ladder` (2, 4, 8 unless said) and, failing that, kept raw. `on_miss: fail` ends the job
+    instead, with nothing published. An artifact whose quantized tensors have a mean cosine
+    below `min_mean_cosine` (the profile's unless said) is not published either. `enabled:
+    false` records the errors without acting on them.
     """
 
     enabled: NotRequired[bool]
     min_sqnr_db: NotRequired[float | None]
     min_cosine: NotRequired[float | None]
+    min_mean_cosine: NotRequired[float | None]
+    ladder: NotRequired[list[Literal[2, 3, 4, 8]] | None]
     on_miss: NotRequired[Literal["climb", "fail"]]
 
 
@@ -161,6 +192,7 @@ class OutputRecipe(TypedDict):
     rotation: NotRequired[Literal["none", "hadamard"] | None]
     unbias: NotRequired[float | None]
     modality: NotRequired[Literal["text", "code", "image", "audio"] | None]
+    budget: NotRequired[Budget | float | None]
     rules: NotRequired[list[Rule] | None]
     fallback: NotRequired[Fallback | None]
 
@@ -184,6 +216,7 @@ class Recipe(TypedDict):
     rotation: NotRequired[Literal["none", "hadamard"] | None]
     unbias: NotRequired[float | None]
     modality: NotRequired[Literal["text", "code", "image", "audio"] | None]
+    budget: NotRequired[Budget | float | None]
     rules: NotRequired[list[Rule]]
     fallback: NotRequired[Fallback]
     calibration: NotRequired[Calibration | None]
@@ -213,6 +246,20 @@ class Rule(TypedDict):
     symmetric: NotRequired[bool | None]
     scale_bits: NotRequired[Literal[4, 6] | None]
     rotation: NotRequired[Literal["none", "hadamard"] | None]
+
+
+class Search(TypedDict):
+    """Search for the size of groups too, tensor by tensor, by evolution from the best
+    allocation.
+
+    The objective is the one of the allocation, from measured errors, under the same budget.
+    It is deterministic; `evaluations` bounds it.
+    """
+
+    group_sizes: NotRequired[list[Literal[16, 32, 64, 128, 256]]]
+    evaluations: NotRequired[int]
+    population: NotRequired[int]
+    seed: NotRequired[int]
 
 
 class Source(TypedDict):

@@ -44,6 +44,8 @@ class Profile(TypedDict):
     group_size: int
     max_memory_bytes: int | None
     size_limit_bytes: int
+    min_mean_cosine: float
+    budget_bpw: float | None
 
 
 class Ready(TypedDict):
