@@ -167,7 +167,9 @@ def to_json_of(made: Any) -> dict[str, Any]:
 
 
 def test_what_misses_its_gate_is_no_candidate() -> None:
-    plan = make_plan(catalog_of(_llm()), resolve(Recipe.model_validate({"budget": 5.0})))
+    plan = make_plan(
+        catalog_of(_llm()), resolve(Recipe.model_validate({"budget": 5.0, "method": "lsq"}))
+    )
     measured = _errors(plan)
     victim = next(free for free in choosable(plan) if "layers.1" in free.tensor.name)
     for number in (0, 1, 2):
@@ -235,3 +237,35 @@ def test_defaults(fields: dict[str, Any], bpw: float | None, bits: int) -> None:
     assert (recipe.budget.bits_per_weight if recipe.budget else None) == bpw
     assert recipe.bits == bits
     assert recipe.gate.min_mean_cosine == {"edge": 0.65, "local": 0.85}[recipe.profile]
+
+
+def test_without_a_method_both_layouts_compete() -> None:
+    recipe = resolve(Recipe.model_validate({"profile": "edge"}))
+    assert recipe.budget is not None
+    told = [(c.bits, c.method, c.group_size) for c in recipe.budget.candidates]
+    assert told == [
+        (2, "lsq", None), (2, "superblock", 16), (3, "lsq", None), (3, "superblock", 32),
+        (4, "lsq", None), (4, "superblock", 32), (8, "lsq", None),
+    ]  # fmt: skip
+    asked = resolve(Recipe.model_validate({"budget": 3, "method": "superblock"}))
+    assert asked.budget is not None
+    plan = make_plan(catalog_of(_llm()), asked)
+    ways = choosable(plan)[1].ways
+    found = {
+        (way.treatment.method, way.treatment.bits, way.treatment.group_size)
+        for way in ways.values()
+    }
+    assert found == {
+        ("superblock", 2, 16), ("superblock", 3, 32), ("superblock", 4, 32), ("lsq", 8, 64),
+        (None, 0, 0),
+    }  # fmt: skip
+
+
+def test_a_rule_s_method_leaves_only_the_width_open() -> None:
+    rules = [{"match": "*.q_proj.*", "method": "minmax", "group_size": 32}]
+    plan = make_plan(
+        catalog_of(_llm()), resolve(Recipe.model_validate({"budget": 4, "rules": rules}))
+    )
+    free = next(each for each in choosable(plan) if "q_proj" in each.tensor.name)
+    found = [(way.treatment.method, way.treatment.bits) for way in free.ways.values()]
+    assert found == [("minmax", 2), ("minmax", 3), ("minmax", 4), ("minmax", 8), (None, 0)]
