@@ -379,7 +379,8 @@ class Allocated(BaseModel):
 class ResolvedRecipe(BaseModel):
     """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor).
 
-    `unbias` is None, and `modality` may be, until a source is planned: see `for_model`.
+    `unbias` may be None until a source is planned, see `for_model`; `modality` is only what the
+    caller says of it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -394,7 +395,7 @@ class ResolvedRecipe(BaseModel):
     codebook: Codebook | None = Field(default=None, exclude_if=lambda value: value is None)
     rotation: Rotation = Field(default="none", exclude_if=lambda value: value == "none")
     unbias: float | None
-    # Left out where nobody knows it: recipes of before it was asked have none.
+    # Left out where nobody said it, as in recipes of before it was asked.
     modality: Modality | None = Field(default=None, exclude_if=lambda value: value is None)
     rules: tuple[Rule, ...]
     gate: Gate
@@ -411,8 +412,7 @@ class ResolvedRecipe(BaseModel):
         such as that of an artifact, stays as it is."""
         if self.unbias is not None:
             return self
-        defaults = recipe_of(modality, part)
-        return self.model_copy(update={"modality": modality, "unbias": defaults.unbias})
+        return self.model_copy(update={"unbias": recipe_of(modality, part).unbias})
 
     @property
     def undecided(self) -> bool:

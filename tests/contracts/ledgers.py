@@ -119,10 +119,18 @@ class Bench:
         return job
 
     def plan_done(
-        self, claim: Claim, plan: list[UnitPlan], adoption: Adoption | None = None
+        self,
+        claim: Claim,
+        plan: list[UnitPlan],
+        adoption: Adoption | None = None,
+        *,
+        analyze: bool = False,
+        allocations: list[Any] | None = None,
     ) -> None:
         rows = [tensor(i) for i in sorted({index for some in plan for index in some.tensors})]
-        self.ledger.plan_done(claim, RESOLVED, rows, plan, adoption=adoption)
+        known = claim.resolved.get("allocations") or allocations
+        resolved = RESOLVED | ({"allocations": known} if known else {})
+        self.ledger.plan_done(claim, resolved, rows, plan, adoption=adoption, analyze=analyze)
 
     def finish(self, claim: Claim) -> None:
         """End a claim of any kind well."""

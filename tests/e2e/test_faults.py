@@ -79,6 +79,41 @@ def _claims(workers: list[Worker]) -> int:
     return sum(worker.events("quantize:").count("unit_claimed") for worker in workers)
 
 
+def test_a_worker_killed_while_it_measures(
+    deploy: Callable[..., Deployment],
+    s3_server: S3Server,
+    s3_bucket: str,
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    """SIGKILL while a budget is analyzed: the same widths and bytes as of a quiet run."""
+    ways = [{"bits": 2}, {"bits": 4}]
+    budget = {"bits_per_weight": 4.0, "candidates": ways}
+    recipe = {"group_size": 64, "budget": budget}
+    s3_server.client().upload_file(str(model), s3_bucket, "in/model.safetensors")
+    deployment = deploy()
+    [worker] = deployment.workers
+    with deployment.client() as client:
+        job = client.submit(BODY | {"recipe": recipe})
+        for kills in range(2):
+            end = time.monotonic() + 120
+            while worker.events("analyze:").count("unit_claimed") <= 3 * kills:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            worker.kill()
+            assert client.get(job["id"])["phase"] == "ANALYZING"
+            worker.start()
+        quiet = begin(tmp_path, model, tmp_path / "quiet", **recipe)
+        assert finish(quiet).state is JobState.SUCCEEDED
+        done = client.wait(job["id"], timeout=240)
+        assert done["state"] == "SUCCEEDED"
+        found = _published(client, job["id"], tmp_path / "artifact")
+        assert found == _parts_only(digests(tmp_path / "quiet"))
+        made = done["resolved"]["allocations"][0]["choice"]
+        assert len(set(made.values())) == 2
+    close_all()
+
+
 def test_a_worker_killed_ten_times(
     deploy: Callable[..., Deployment],
     s3_server: S3Server,

@@ -86,7 +86,7 @@ class Lives(RuleBasedStateMachine):
                 job.state, job.phase, job.attempt,
             )  # fmt: skip
             assert bool(record.leftovers) is job.leftovers
-            assert record.progress.units_done == len(job.done())
+            assert record.progress.units_done == job.read()
             assert [p.seq for p in self.ledger.parts(job.id)] == sorted(job.done())
             before = self.progress.get(job.id, (0, 0))
             now = (record.attempt, record.progress.bytes_done)

@@ -12,6 +12,7 @@ Key = tuple[UnitKind, int]
 PLAN: Key = (UnitKind.PLAN, 0)
 PUBLISH: Key = (UnitKind.PUBLISH, 0)
 CLEANUP: Key = (UnitKind.CLEANUP, 0)
+ALLOCATE: Key = (UnitKind.ALLOCATE, 0)
 ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 
 
@@ -24,6 +25,7 @@ class Wish:
     place: str | None = None
     if_exists: str = "fail"
     max_pending_s: int | None = None
+    budget: bool = False
 
 
 @dataclass
@@ -73,6 +75,21 @@ class ModelJob:
 
     def done(self) -> list[int]:
         return [seq for seq, unit in self.parts().items() if unit.state == "DONE"]
+
+    def of(self, kind: UnitKind) -> list[ModelUnit]:
+        return [unit for (its, _), unit in self.units.items() if its is kind]
+
+    def read(self) -> int:
+        """Units that have been read, in either phase."""
+        return len(self.done()) + [u.state for u in self.of(UnitKind.ANALYZE)].count("DONE")
+
+    @property
+    def allocated(self) -> bool:
+        return (
+            self.wish.budget
+            and self.planned
+            and all(unit.state == "DONE" for unit in self.of(UnitKind.ALLOCATE))
+        )
 
     def claimable(self, now: datetime) -> set[Key]:
         return {
@@ -136,16 +153,39 @@ class ModelJob:
     def plan_done(self, claim: Claim, before: ModelJob | None = None) -> None:
         """With all that `before` has finished, if it goes on from there."""
         self.units[PLAN].become("DONE", claim.fence)
+        analyze = self.wish.budget and not self.planned and not (before and before.allocated)
         for planned in self.plan:
-            unit = self.units.setdefault((UnitKind.QUANTIZE, planned.seq), ModelUnit())
-            if unit.state == "HELD":
-                unit.become("FREE")
+            self.units.setdefault((UnitKind.QUANTIZE, planned.seq), ModelUnit())
+            if analyze:
+                self.units[UnitKind.ANALYZE, planned.seq] = ModelUnit()
+        if analyze:
+            self.units[ALLOCATE] = ModelUnit()
         for seq in before.done() if before else ():
             self.units[UnitKind.QUANTIZE, seq].become("DONE")
         self.levels |= before.levels if before else {}
         self.planned = True
-        self.enter(Phase.QUANTIZING)
-        self.settle()
+        self.advance()
+
+    def advance(self) -> None:
+        """The next kind of work: what a budget needs first."""
+        for kind, phase in (
+            (UnitKind.ANALYZE, Phase.ANALYZING), (UnitKind.ALLOCATE, Phase.ALLOCATING),
+            (UnitKind.QUANTIZE, Phase.QUANTIZING),
+        ):  # fmt: skip
+            mine = self.of(kind)
+            if kind is UnitKind.QUANTIZE or any(unit.state != "DONE" for unit in mine):
+                for unit in mine:
+                    if unit.state == "HELD":
+                        unit.become("FREE")
+                self.enter(phase)
+                break
+        if self.phase is Phase.QUANTIZING:
+            self.settle()
+
+    def budget_done(self, claim: Claim) -> None:
+        """The end of an ANALYZE or ALLOCATE unit."""
+        self.units[claim.kind, claim.seq].become("DONE", claim.fence)
+        self.advance()
 
     def unit_done(self, claim: Claim) -> None:
         self.units[UnitKind.QUANTIZE, claim.seq].become("DONE", claim.fence)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from service.adapters.sql import migrate
 from service.domain.errors import ArrowQuantError
-from service.domain.job import TERMINAL, Claim, JobState, UnitKind, UnitPlan
+from service.domain.job import TERMINAL, CandidateError, Claim, JobState, UnitKind, UnitPlan
 from service.domain.succession import Adoption
 from tests.contracts.ledgers import LEASE_S, part, unit, worker
 from tests.machines.lives import Lives
@@ -44,10 +44,12 @@ class JobLife(Lives):
     jobs = Bundle("jobs")
     claims = Bundle("claims")
 
-    @initialize(target=jobs, plan=st.sampled_from(PLANS[2:]), planned=st.booleans())
-    def begin(self, plan: list[UnitPlan], planned: bool) -> str:
+    @initialize(
+        target=jobs, plan=st.sampled_from(PLANS[2:]), planned=st.booleans(), budget=st.booleans()
+    )
+    def begin(self, plan: list[UnitPlan], planned: bool, budget: bool) -> str:
         """Most of what is hard happens between units: begin where there are some."""
-        job_id = self.create(Wish(plan, place="here/"))
+        job_id = self.create(Wish(plan, place="here/", budget=budget))
         assert job_id is not None
         if planned:
             claim = self._claim(job_id)
@@ -64,6 +66,7 @@ class JobLife(Lives):
         place=st.sampled_from(PLACES),
         if_exists=st.sampled_from(["fail", "replace", "resume"]),
         max_pending_s=st.sampled_from([None, 3]),
+        budget=st.booleans(),
         priority=st.integers(0, 1),
     )
     def submit(self, priority: int, **wish: Any) -> object:
@@ -154,6 +157,8 @@ class JobLife(Lives):
         """Finish a claim, whatever it is; a second time changes nothing."""
         ends: dict[UnitKind, Callable[[Claim], None]] = {
             UnitKind.PLAN: self._plan,
+            UnitKind.ANALYZE: self._analyze,
+            UnitKind.ALLOCATE: self._allocate,
             UnitKind.QUANTIZE: self._quantize,
             UnitKind.PUBLISH: self._publish,
             UnitKind.CLEANUP: self._clean,
@@ -165,16 +170,44 @@ class JobLife(Lives):
         before = None
         if job.wish.if_exists == "resume" and not job.planned and not job.gone:
             before = self.predecessor(job)
-            if before is not None and before.plan != job.plan:
+            same = (job.plan, job.wish.budget)
+            if before is not None and (before.plan, before.wish.budget) != same:
                 with self.held(claim):
                     self.ledger.fail_job(claim, OTHER)
                     job.fail()
                 return
         adoption = Adoption(before.id, self.ledger.parts(before.id)) if before else None
         with self.held(claim, "DONE"):
-            self.bench.plan_done(claim, job.plan, adoption)
+            self.bench.plan_done(
+                claim,
+                job.plan,
+                adoption,
+                analyze=job.wish.budget and not job.allocated and not (before and before.allocated),
+                allocations=[{"choice": {}}] if before and before.allocated else None,
+            )
             if job.holds(claim):
                 job.plan_done(claim, before)
+
+    def _analyze(self, claim: Claim) -> None:
+        indices = self.model[claim.job_id].plan[claim.seq].tensors
+        errors = [CandidateError(0, i, 0, 1.0, 0.1, 1.0, 1.0, 0.5, 64) for i in indices]
+        with self.held(claim, "DONE") as job:
+            self.ledger.analysis_done(claim, errors)
+            if job.holds(claim):
+                job.budget_done(claim)
+
+    def _allocate(self, claim: Claim) -> None:
+        measured = self.ledger.candidate_errors(claim.job_id) if not self._gone(claim) else []
+        with self.held(claim, "DONE") as job:
+            if job.holds(claim):
+                held = [(unit.seq, i) for unit in job.plan for i in unit.tensors]
+                assert len(measured) == len(held)
+            self.ledger.allocate_done(claim, [{"choice": {}}], [])
+            if job.holds(claim):
+                job.budget_done(claim)
+
+    def _gone(self, claim: Claim) -> bool:
+        return self.model[claim.job_id].gone
 
     def _quantize(self, claim: Claim) -> None:
         with self.held(claim, "DONE") as job:

@@ -251,7 +251,14 @@ class MiniWorker:
             UnitPlan(u.seq, u.source_bytes, tuple(sorted({p.tensor for p in u.pieces})))
             for u in plan.units
         ]
-        self.ledger.plan_done(claim, claim.resolved | {"engine": {}}, ledger_rows(plan), units, [])
+        self.ledger.plan_done(
+            claim,
+            claim.resolved | {"engine": {}},
+            ledger_rows(plan),
+            units,
+            [],
+            analyze=plan.recipe.undecided,
+        )
 
     def _unit(self, claim: Claim) -> None:
         plan = self._planned(claim)

@@ -125,5 +125,28 @@ def test_weights_the_index_does_not_name(tmp_path: Path) -> None:
     assert manifest["warnings"] == [warning]
 
 
+def test_a_budget_in_bits_per_weight_or_bytes(model: Path) -> None:
+    """In the words of the option; what cannot be met says the least there is."""
+    told = json.loads(run("plan", model, "--budget", "60KB", "--json", code=0).stdout)
+    assert told["budget"]["bytes"] == 60_000
+    told = json.loads(run("plan", model, "--budget", "1.5 MiB", "--json", code=0).stdout)
+    assert told["budget"]["bytes"] == 3 * 2**19
+    told = json.loads(run("plan", model, "--budget", "60", "--json", code=0).stdout)
+    assert told["budget"]["bytes"] == 60 * 64 * 64 // 8
+    assert "an estimate" in run("plan", model, "--budget", "60", code=0).stdout
+    assert "is no size" in run("plan", model, "--budget", "small", code=2).stderr
+    stderr = run("quantize", model, "out", "--budget", "2.0", code=2).stderr
+    assert "error[budget_infeasible]" in stderr
+    assert "bits per weight" in stderr
+    run("quantize", model, "out", "--budget", "60", code=0)
+
+
+def test_the_modality_and_its_evidence(model: Path) -> None:
+    (model / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    assert "modality image, denoiser: config.json" in run("plan", model, code=0).stdout
+    said = run("plan", model, "--modality", "audio", code=0).stdout
+    assert "modality audio, denoiser: the caller says audio" in said
+
+
 def test_the_version() -> None:
     assert run("--version", code=0).stdout.startswith("arrowquant ")

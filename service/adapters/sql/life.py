@@ -28,6 +28,10 @@ UNTRIED: dict[str, Any] = NO_LEASE | NO_ERROR | {"attempts": 0, "not_before": No
 
 # Both read the source: a budget's analysis is half of the bytes that a job has to do.
 _COUNTED = (UnitKind.ANALYZE.value, UnitKind.QUANTIZE.value)
+_BEFORE_PARTS = (
+    (UnitKind.ANALYZE, Phase.ANALYZING),
+    (UnitKind.ALLOCATE, Phase.ALLOCATING),
+)
 
 
 def fail(job: LockedJob, error: ArrowQuantError) -> None:
@@ -84,19 +88,20 @@ def settle(job: LockedJob) -> None:
 def advance(job: LockedJob) -> None:
     """Make the next kind of work claimable: what a budget has measured first, then the allocation,
     then the parts."""
-    for kind, phase in (
-        (UnitKind.ANALYZE, Phase.ANALYZING), (UnitKind.ALLOCATE, Phase.ALLOCATING),
-        (UnitKind.QUANTIZE, Phase.QUANTIZING),
-    ):  # fmt: skip
+    for kind, phase in _BEFORE_PARTS:
         mine = units.c.job_id == job.id, units.c.kind == kind.value
         undone = select(units.c.seq).where(*mine, units.c.state != UnitState.DONE).limit(1)
-        if kind is UnitKind.QUANTIZE or job.connection.execute(undone).first() is not None:
-            held = units.c.state == UnitState.HELD
-            free = job.update_units(kind).where(held).values({"state": UnitState.FREE})
-            job.connection.execute(free)
-            job.enter(phase)
-            break
+        if job.connection.execute(undone).first() is not None:
+            _begin(job, kind, phase)
+            return
+    _begin(job, UnitKind.QUANTIZE, Phase.QUANTIZING)
     settle(job)
+
+
+def _begin(job: LockedJob, kind: UnitKind, phase: Phase) -> None:
+    held = job.update_units(kind).where(units.c.state == UnitState.HELD)
+    job.connection.execute(held.values({"state": UnitState.FREE}))
+    job.enter(phase)
 
 
 def count_units(job: LockedJob) -> None:

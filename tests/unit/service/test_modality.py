@@ -169,7 +169,7 @@ def test_configuration_is_read_beside_the_weights(tmp_path: Path, prefix: str) -
     catalog = inspect(FolderStore(tmp_path), prefix)
     assert (catalog.looks.modality, catalog.looks.part) == ("text", Part.DENOISER)
     plan = make_plan(catalog, resolve(Recipe()))
-    assert (plan.recipe.modality, plan.recipe.unbias) == ("text", 1.0)
+    assert (plan.looks, plan.recipe.unbias) == (catalog.looks, 1.0)
     assert {t.treatment.unbias for t in plan.tensors} == {1.0}
 
 
