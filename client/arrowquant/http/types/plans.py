@@ -165,7 +165,8 @@ class ResolvedBudget(TypedDict):
 class ResolvedRecipe(TypedDict):
     """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor).
 
-    `unbias` is None, and `modality` may be, until a source is planned: see `for_model`.
+    `unbias` may be None until a source is planned, see `for_model`; `modality` is only what
+    the caller says of it.
     """
 
     profile: Literal["edge", "local", "cloud"]
