@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from service.domain.methods import METHODS
-from service.domain.profiles import Bits, GroupSize, Method, ScaleBits
+from service.domain.methods import METHODS, STAND_IN_GROUP, at_width
+from service.domain.profiles import Bits, Granularity, GroupSize, Method, Profile, ScaleBits
 from service.domain.wire import Wire
 
 MAX_CANDIDATES: Final = 16
@@ -110,12 +110,80 @@ class ResolvedBudget(BaseModel):
         return int((self.bits_per_weight or 0.0) * parameters / 8)
 
 
-def resolve_budget(budget: Budget, candidates: Sequence[Candidate]) -> ResolvedBudget:
-    """With its candidates filled in."""
+class Allocated(BaseModel):
+    """What a budget came to.
+
+    choice  of each tensor, by name, the number of its candidate; -1 is raw
+    nbytes  of the artifact as expected
+    loss    sum of sensitivity times relative squared error, over all tensors
+    price   loss that one more byte would have saved
+    errors  relative squared error of each candidate, by name; null where it was not measured or is
+            no number
+    """
+
+    model_config = ConfigDict(frozen=True)
+    choice: dict[str, int]
+    nbytes: int
+    loss: float
+    price: float
+    errors: dict[str, tuple[float | None, ...]] = {}
+
+
+class Coding(Protocol):
+    """What of a recipe its candidates follow."""
+
+    @property
+    def bits(self) -> Bits | None: ...
+
+    @property
+    def method(self) -> Method: ...
+
+    @property
+    def granularity(self) -> Granularity | None: ...
+
+    @property
+    def group_size(self) -> GroupSize | None: ...
+
+    @property
+    def scale_bits(self) -> ScaleBits | None: ...
+
+    @property
+    def symmetric(self) -> bool: ...
+
+
+def resolve_budget(
+    asked: Budget | None, profile: Profile, method: Method | None, *, how: Coding
+) -> ResolvedBudget | None:
+    """As asked, or the profile's for who asks for no width: then as an aim, not a condition.
+
+    method  as asked for; None: any
+    """
+    if asked is None:
+        aim = profile.budget_bpw
+        if aim is None or how.bits is not None or how.granularity == "tensor":
+            return None
+        asked = Budget(bits_per_weight=aim, on_infeasible="least")
+    plain = how.granularity in (None, "group") and how.group_size is None
+    several = method is None and plain and not how.symmetric
+    ways = asked.ways(("lsq", "superblock") if several else (how.method,))
     return ResolvedBudget(
-        bits_per_weight=budget.bits_per_weight,
-        bytes=budget.bytes,
-        candidates=tuple(candidates),
-        on_infeasible=budget.on_infeasible,
-        search=budget.search,
+        bits_per_weight=asked.bits_per_weight,
+        bytes=asked.bytes,
+        candidates=tuple(_filled(way, how) for way in ways),
+        on_infeasible=asked.on_infeasible,
+        search=asked.search,
     )
+
+
+def _filled(way: Candidate, recipe: Coding) -> Candidate:
+    """A candidate with the groups and scales of its method at its width, where nobody said them."""
+    method = at_width(way.method or recipe.method, way.bits)
+    facts, same = METHODS[method], method == recipe.method
+    asked = way.group_size or (recipe.group_size if same else None)
+    scale_bits = way.scale_bits or (recipe.scale_bits if same else None)
+    changes = {
+        "method": method if way.method or not same else None,
+        "group_size": asked or facts.groups.get(way.bits) or (None if same else STAND_IN_GROUP),
+        "scale_bits": scale_bits or facts.scale_widths.get(way.bits),
+    }
+    return way.model_copy(update=changes)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from service.domain import framing
 from service.domain.allocation import Allocation, Option, allocate, evolve, least, measure
-from service.domain.budget import Candidate
+from service.domain.budget import Allocated, Candidate
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.expected import expected_documents, ledger_rows
@@ -23,7 +23,7 @@ from service.domain.plan import Plan, make_plan
 from service.domain.profiles import Action
 from service.domain.rules import Matcher, first_rule
 from service.domain.sensitivity import priors
-from service.domain.spec import Allocated, Rule, canonical_json
+from service.domain.spec import Rule, canonical_json
 from service.domain.treatment import TensorPlan, Treatment, plan_tensor, with_measured
 from service.domain.units import Tile
 

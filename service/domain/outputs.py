@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from service.domain.budget import Allocated
 from service.domain.budgeting import budgeted
 from service.domain.catalog import Catalog
 from service.domain.errors import ArrowQuantError
 from service.domain.plan import Plan, make_plan
-from service.domain.spec import Allocated, Recipe, ResolvedRecipe, resolve
+from service.domain.spec import Recipe, ResolvedRecipe, resolve
 from service.domain.units import Tile, Unit
 
 

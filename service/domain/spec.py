@@ -24,12 +24,12 @@ from pydantic import (
 
 from service.domain import location, methods
 from service.domain.activations import Activations
-from service.domain.budget import AnyBudget, Budget, Candidate, ResolvedBudget, resolve_budget
+from service.domain.budget import Allocated, AnyBudget, ResolvedBudget, resolve_budget
 from service.domain.calibration import Calibration
-from service.domain.methods import METHODS, STAND_IN_GROUP
+from service.domain.gates import Fallback, Gate, resolve_gate
+from service.domain.methods import METHODS
 from service.domain.modality import Modality, Part, recipe_of
 from service.domain.profiles import (
-    GATES,
     LADDER,
     PROFILES,
     ROLE_FLOORS,
@@ -38,7 +38,6 @@ from service.domain.profiles import (
     Granularity,
     GroupSize,
     Method,
-    OnMiss,
     ProfileName,
     Role,
     Rotation,
@@ -84,36 +83,6 @@ class Rule(Wire):
 
 # What a rule may say otherwise than the recipe.
 OVERRIDES = ("bits", "group_size", "method", "symmetric", "scale_bits", "rotation")
-
-
-class Fallback(Wire):
-    """The quality gates, and the ladder of widths tried when a tensor misses its own.
-
-    A tensor whose SQNR or cosine is below the gate is quantized again at the next width of `ladder`
-    (2, 4, 8 unless said) and, failing that, kept raw. `on_miss: fail` ends the job instead, with
-    nothing published. An artifact whose quantized tensors have a mean cosine below
-    `min_mean_cosine` (the profile's unless said) is not published either. `enabled: false` records
-    the errors without acting on them.
-    """
-
-    enabled: bool = True
-    min_sqnr_db: Annotated[float, Field(ge=0, le=200)] | None = None
-    min_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_mean_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
-    ladder: Annotated[tuple[Bits, ...], Field(min_length=1, max_length=4)] | None = None
-    on_miss: OnMiss = "climb"
-
-    @model_validator(mode="after")
-    def _ladder_goes_up(self) -> Self:
-        if self.ladder is not None and list(self.ladder) != sorted(set(self.ladder)):
-            raise ValueError("the ladder goes up: write its widths in ascending order, each once")
-        return self
-
-    @model_validator(mode="after")
-    def _only_a_gate_is_missed(self) -> Self:
-        if self.on_miss == "fail" and not self.enabled:
-            raise ValueError("on_miss 'fail' needs the gate: leave out 'enabled': false")
-        return self
 
 
 class OutputRecipe(Wire):
@@ -344,38 +313,6 @@ class JobRequest(PlanRequest):
     notify: NotifyList = ()
 
 
-class Gate(BaseModel):
-    """The least quality a quantized tensor must have."""
-
-    model_config = ConfigDict(frozen=True)
-    enabled: bool
-    min_sqnr_db: float
-    min_cosine: float
-    # Left out where it is as it always was, so that the digests of such recipes stay.
-    on_miss: OnMiss = Field(default="climb", exclude_if=lambda value: value == "climb")
-    # Of the whole artifact. Gates of before it was asked have none.
-    min_mean_cosine: float = Field(default=0.0, exclude_if=lambda value: value == 0)
-
-
-class Allocated(BaseModel):
-    """What a budget came to.
-
-    choice  of each tensor, by name, the number of its candidate; -1 is raw
-    nbytes  of the artifact as expected
-    loss    sum of sensitivity times relative squared error, over all tensors
-    price   loss that one more byte would have saved
-    errors  relative squared error of each candidate, by name; null where it was not measured or is
-            no number
-    """
-
-    model_config = ConfigDict(frozen=True)
-    choice: dict[str, int]
-    nbytes: int
-    loss: float
-    price: float
-    errors: dict[str, tuple[float | None, ...]] = {}
-
-
 class ResolvedRecipe(BaseModel):
     """A recipe with nothing left to guess. `group_size` 0 is one scale per row (or tensor).
 
@@ -436,10 +373,13 @@ class ResolvedRecipe(BaseModel):
 def resolve(recipe: Recipe) -> ResolvedRecipe:
     """Fill every default from the profile and the width."""
     profile, facts = PROFILES[recipe.profile], METHODS[recipe.method]
-    budget = _budget(recipe)
+    budget = resolve_budget(
+        recipe.budget,
+        profile,
+        None if "method" not in recipe.model_fields_set else recipe.method,
+        how=recipe,
+    )
     bits = recipe.bits or (budget.narrowest if budget else profile.bits)
-    gate = GATES[bits]
-    fallback = recipe.fallback
     granularity = recipe.granularity or facts.granularities[0]
     groups = recipe.group_size or facts.groups.get(bits, profile.group_size)
     return ResolvedRecipe(
@@ -455,18 +395,10 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         unbias=recipe.unbias,
         modality=recipe.modality,
         rules=recipe.rules,
-        gate=Gate(
-            enabled=fallback.enabled,
-            min_sqnr_db=gate.sqnr_db if fallback.min_sqnr_db is None else fallback.min_sqnr_db,
-            min_cosine=gate.cosine if fallback.min_cosine is None else fallback.min_cosine,
-            on_miss=fallback.on_miss,
-            min_mean_cosine=profile.min_mean_cosine
-            if fallback.min_mean_cosine is None
-            else fallback.min_mean_cosine,
-        ),
+        gate=resolve_gate(recipe.fallback, profile, bits),
         calibration=recipe.calibration,
         activations=_activations(recipe),
-        ladder=LADDER if fallback.ladder is None else fallback.ladder,
+        ladder=recipe.fallback.ladder or LADDER,
         role_floors=dict(ROLE_FLOORS if budget is None else BUDGET_FLOORS),
         budget=budget,
     )
@@ -477,39 +409,6 @@ def _activations(recipe: Recipe) -> Activations | None:
     return None if recipe.calibration is None or how.mode == "none" else how
 
 
-def _budget(recipe: Recipe) -> ResolvedBudget | None:
-    """As asked, or the profile's for who asks for no width: then as an aim, not a condition."""
-    budget = recipe.budget
-    if budget is None:
-        aim = PROFILES[recipe.profile].budget_bpw
-        if aim is None or recipe.bits is not None or recipe.granularity == "tensor":
-            return None
-        budget = Budget(bits_per_weight=aim, on_infeasible="least")
-    plain = recipe.granularity in (None, "group") and recipe.group_size is None
-    several = "method" not in recipe.model_fields_set and plain and not recipe.symmetric
-    ways = budget.ways(("lsq", "superblock") if several else (recipe.method,))
-    return resolve_budget(budget, [_filled(way, recipe) for way in ways])
-
-
-def _filled(way: Candidate, recipe: Recipe) -> Candidate:
-    """A candidate with the groups and scales of its method at its width, where nobody said them."""
-    method = methods.at_width(way.method or recipe.method, way.bits)
-    facts, same = METHODS[method], method == recipe.method
-    asked = way.group_size or (recipe.group_size if same else None)
-    scale_bits = way.scale_bits or (recipe.scale_bits if same else None)
-    changes = {
-        "method": method if way.method or not same else None,
-        "group_size": asked or facts.groups.get(way.bits) or (None if same else STAND_IN_GROUP),
-        "scale_bits": scale_bits or facts.scale_widths.get(way.bits),
-    }
-    return way.model_copy(update=changes)
-
-
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-
-def next_bits(bits: int, ladder: tuple[int, ...] = LADDER) -> int | None:
-    """The next width up the ladder, or None when only keeping the tensor raw is left."""
-    return next((step for step in ladder if step > bits), None)

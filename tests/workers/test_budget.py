@@ -11,6 +11,7 @@ import pytest
 
 import arrowquant
 from service.domain.job import JobState, Phase, TensorState, UnitKind, Worker
+from service.domain.spec import Recipe, resolve
 from service.domain.units import MIN_UNIT_BYTES
 from tests import weights
 from tests.workers.runs import begin, digests, finish
@@ -125,7 +126,11 @@ def test_too_small_a_budget_is_refused_with_the_least_there_is(
 def test_the_edge_profile_aims_at_three_bits_and_says_how_far_off_it_is(
     tmp_path: Path, source: Path
 ) -> None:
-    job = begin(tmp_path, source, tmp_path / "out", profile="edge")
+    edge = resolve(Recipe(profile="edge")).budget
+    assert edge is not None
+    assert (edge.bits_per_weight, edge.on_infeasible) == (3.0, "least")
+    aim = {"bits_per_weight": 3.0, "on_infeasible": "least"}
+    job = begin(tmp_path, source, tmp_path / "out", budget=aim)
     last = finish(job)
     assert last.state is JobState.SUCCEEDED, last.error
     manifest, report = _read(tmp_path / "out")

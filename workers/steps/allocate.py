@@ -10,13 +10,13 @@ from typing import Any
 import structlog
 
 from kernels import ErrorSums
+from service.domain.budget import Allocated
 from service.domain.budgeting import Measured, allocated, choosable
 from service.domain.expected import ledger_rows
 from service.domain.job import CandidateError, TensorRow
 from service.domain.outputs import JobPlan, plan_outputs
 from service.domain.plan import Plan
 from service.domain.ports import Ledger
-from service.domain.spec import Allocated
 from service.domain.treatment import TensorPlan
 from workers.job import JobContext
 from workers.lease import Lease

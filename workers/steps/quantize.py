@@ -14,11 +14,11 @@ from kernels import ErrorSums
 from service.domain.catalog import ObjectInfo
 from service.domain.errors import ArrowQuantError
 from service.domain.expected import tensor_row
+from service.domain.gates import Gate, next_bits
 from service.domain.job import Claim, PartRow, PieceError, TensorRow, TensorState
 from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
 from service.domain.profiles import Action
-from service.domain.spec import Gate, next_bits
 from service.domain.treatment import TensorPlan
 from service.domain.units import Unit
 from workers import counters

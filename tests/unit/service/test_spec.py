@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from service.domain.gates import next_bits
 from service.domain.profiles import GATES, LADDER, PROFILES
-from service.domain.spec import JobRequest, Recipe, canonical_json, next_bits, resolve
+from service.domain.spec import JobRequest, Recipe, canonical_json, resolve
 
 BODY: dict[str, Any] = {
     "source": {"connection": "models", "prefix": "a/b"},

@@ -36,31 +36,6 @@ Role: TypeAlias = Literal[
 UnitKind: TypeAlias = Literal["plan", "analyze", "allocate", "quantize", "publish", "cleanup"]
 
 
-class Budget(TypedDict):
-    """The most that an artifact may have, everything counted: bits per weight, or bytes.
-
-    candidates the ways a tensor may be stored, and raw always; unless given every width of
-    the recipe's method, or of `lsq` and `superblock` where no method is asked for
-    on_infeasible where not even the smallest fits: `fail`, or make the smallest and say so
-    (`least`)
-    """
-
-    bits_per_weight: NotRequired[float | None]
-    bytes: NotRequired[int | None]
-    candidates: NotRequired[list[Candidate]]
-    on_infeasible: NotRequired[Literal["fail", "least"]]
-    search: NotRequired[Search | None]
-
-
-class Candidate(TypedDict):
-    """A way to store a tensor. What is left out is as the recipe has it."""
-
-    bits: Literal[2, 3, 4, 8]
-    method: NotRequired[Literal["lsq", "minmax", "superblock"] | None]
-    group_size: NotRequired[Literal[16, 32, 64, 128, 256] | None]
-    scale_bits: NotRequired[Literal[4, 6] | None]
-
-
 class Activations(TypedDict):
     """How the inputs of quantized layers are to be quantized when the model runs, from a
     calibration file with histograms: scales and zero points for groups of diffusion times.
@@ -87,6 +62,22 @@ class Activations(TypedDict):
     gain: NotRequired[float]
 
 
+class Budget(TypedDict):
+    """The most that an artifact may have, everything counted: bits per weight, or bytes.
+
+    candidates the ways a tensor may be stored, and raw always; unless given every width of
+    the recipe's method, or of `lsq` and `superblock` where no method is asked for
+    on_infeasible where not even the smallest fits: `fail`, or make the smallest and say so
+    (`least`)
+    """
+
+    bits_per_weight: NotRequired[float | None]
+    bytes: NotRequired[int | None]
+    candidates: NotRequired[list[Candidate]]
+    on_infeasible: NotRequired[Literal["fail", "least"]]
+    search: NotRequired[Search | None]
+
+
 class Calibration(TypedDict):
     """A calibration file of these very weights: an object in a named connection.
 
@@ -111,6 +102,15 @@ class Calibration(TypedDict):
     shrinkage: NotRequired[float | None]
     bias_correction: NotRequired[bool]
     weighting: NotRequired[Literal["captured", "uniform"]]
+
+
+class Candidate(TypedDict):
+    """A way to store a tensor. What is left out is as the recipe has it."""
+
+    bits: Literal[2, 3, 4, 8]
+    method: NotRequired[Literal["lsq", "minmax", "superblock", "trellis", "hqq", "codebook"] | None]
+    group_size: NotRequired[Literal[16, 32, 64, 128, 256] | None]
+    scale_bits: NotRequired[Literal[4, 6] | None]
 
 
 class Fallback(TypedDict):
