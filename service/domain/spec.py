@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -29,6 +28,7 @@ from service.domain.calibration import Calibration
 from service.domain.gates import Fallback, Gate, resolve_gate
 from service.domain.methods import METHODS
 from service.domain.modality import Modality, Part, recipe_of
+from service.domain.notify import NotifyList
 from service.domain.profiles import (
     LADDER,
     PROFILES,
@@ -44,7 +44,6 @@ from service.domain.profiles import (
     ScaleBits,
 )
 from service.domain.sensitivity import BUDGET_FLOORS
-from service.domain.webhooks import JobEventName
 from service.domain.wire import Wire
 
 MAX_RULES = 256
@@ -281,24 +280,6 @@ class PlanRequest(Wire):
 
     source: Source
     recipe: Recipe = Recipe()
-
-
-class Notify(Wire):
-    """Tell this webhook endpoint of the job. `events` replaces the endpoint's own filter."""
-
-    webhook_endpoint: Annotated[str, StringConstraints(pattern=r"^wh_[0-9a-z]{1,40}$")]
-    events: Annotated[tuple[JobEventName, ...], Field(max_length=16)] = ()
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else value
-
-
-_Notifies = Annotated[tuple[Notify, ...], Field(max_length=16)]
-# A single one may be written without the brackets.
-NotifyList = Annotated[
-    _Notifies, BeforeValidator(_listed, json_schema_input_type=_Notifies | Notify)
-]
 
 
 class JobRequest(PlanRequest):

@@ -26,7 +26,8 @@ from service.domain.job import (
     TensorState,
     UnitKind,
 )
-from service.domain.spec import Label, LabelKey, Limits, NotifyList, Output, PlanRequest, Retention
+from service.domain.notify import NotifyList
+from service.domain.spec import Label, LabelKey, Limits, Output, PlanRequest, Retention
 
 JobView = Literal["basic", "full"]
 _WORDS = {number: word for word, number in PRIORITIES.items()}
