@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,10 @@ def compile_all(
         kernels.dequantize(made.codes, made.scales, made.mins, **shape)
     for dtype, matrix in stored.items():
         _compile_methods(dtype, matrix, methods, importances)
+        if True in importances:
+            _compile_calibrated(dtype, matrix)
+    if True in importances:
+        _compile_activations()
 
 
 def _compile_methods(
@@ -88,6 +93,7 @@ def _compile_methods(
     from service.domain.profiles import Action, Role
     from service.domain.treatment import TensorPlan, Treatment
     from service.domain.units import Tile
+    from workers.stages.calibrated import Inputs
     from workers.stages.encode import encode_tile
 
     rows, cols = matrix.shape
@@ -105,8 +111,47 @@ def _compile_methods(
             rotation=rotation,
         )
         tensor = TensorPlan(0, source, Role.LINEAR, rows, cols, how)
-        importance = np.ones(cols, np.float32) if weighted else None
-        encode_tile(tensor, Tile(0, 0, 0, rows), matrix, None, 1, importance)
+        inputs = Inputs(np.ones(cols, np.float32)) if weighted else None
+        encode_tile(tensor, Tile(0, 0, 0, rows), matrix, None, 1, inputs)
+
+
+def _compile_calibrated(dtype: str, matrix: Any) -> None:
+    """What second moments and means of inputs are for: GPTQ, AWQ, bias correction."""
+    import numpy as np
+
+    import kernels
+    from service.domain.catalog import SourceTensor
+    from service.domain.profiles import Action, Role
+    from service.domain.treatment import TensorPlan, Treatment
+    from service.domain.units import Tile
+    from workers.stages.calibrated import Inputs, Moments
+    from workers.stages.encode import encode_tile
+
+    rows, cols = matrix.shape
+    ones, eye = np.ones(cols, np.float32), np.eye(cols, dtype=np.float32)
+    source = SourceTensor("w", 0, dtype, (rows, cols), 0, matrix.nbytes)
+    plain = Treatment(Action.QUANTIZE, "", 4, group_size=64, method="lsq")
+    blocks = np.stack([eye[:64, :64]] * (cols // 64))
+    tried = [(replace(plain, col_scale=True), Inputs(ones, ones))]
+    for (moments, act_order), symmetric in product(((eye, True), (blocks, False)), (False, True)):
+        factor = kernels.gptq_factor(moments, cols=cols, damp=0.01, act_order=act_order, threads=1)
+        inputs = Inputs(ones, ones, Moments(moments, factor))
+        tried.append((replace(plain, symmetric=symmetric), inputs))
+    for how, inputs in tried:
+        tensor = TensorPlan(0, source, Role.LINEAR, rows, cols, how)
+        encode_tile(tensor, Tile(0, 0, 0, rows), matrix, None, 1, inputs)
+
+
+def _compile_activations() -> None:
+    """The fit of quantizers of activations."""
+    import numpy as np
+
+    from kernels import histograms
+
+    edges, counts = np.linspace(-1.0, 1.0, 9), np.ones((2, 8))
+    lows, highs = np.full(2, -1.0), np.full(2, 1.0)
+    histograms.run_errors(edges, counts, lows, highs, bits=8)
+    histograms.quantizer(edges, counts[0], -1.0, 1.0, bits=8)
 
 
 if __name__ == "__main__":
