@@ -128,21 +128,24 @@ def _one_tile(
         matrix = fetched.matrix(tensor)
         one_scale = value_range if tensor.treatment.per_tensor else None
         return encode_tile(
-            tensor, fetched.tile, matrix, one_scale, work.threads, _inputs(work, tensor)
+            tensor,
+            fetched.tile,
+            matrix,
+            one_scale,
+            work.threads,
+            inputs_of(work.measured, tensor, work.threads),
         )
 
 
-def _inputs(work: Work, tensor: TensorPlan) -> Inputs | None:
+def inputs_of(measured: Measured | None, tensor: TensorPlan, threads: int) -> Inputs | None:
     """What the treatment asks for of a calibrated tensor's inputs."""
-    how, measured = tensor.treatment, work.measured
+    how = tensor.treatment
     if not how.calibrated or measured is None:
         return None
     return Inputs(
         measured.importance(tensor.name),
         measured.mean(tensor.name) if how.bias_correction else None,
-        None
-        if how.gptq_block is None
-        else measured.moments(tensor.name, how.gptq_block, work.threads),
+        None if how.gptq_block is None else measured.moments(tensor.name, how.gptq_block, threads),
     )
 
 

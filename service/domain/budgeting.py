@@ -103,7 +103,8 @@ def _stored_as(
     reason = f"budget: {candidate.bits} bits"
     way = replace(way, role=tensor.role, treatment=replace(way.treatment, reason=reason))
     index = plan.catalog.calibration
-    return with_measured(way, index.weights) if plan.recipe.calibration and index else way
+    named = plan.recipe.calibration
+    return with_measured(way, named, index.weights) if named and index else way
 
 
 def budgeted(plan: Plan) -> Plan:

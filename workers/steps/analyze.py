@@ -20,7 +20,7 @@ from workers.calibration.measured import Measured as Seen
 from workers.job import JobContext
 from workers.lease import Lease
 from workers.memory import budget
-from workers.pipeline import prefetch
+from workers.pipeline import inputs_of, prefetch
 from workers.stages import clock
 from workers.stages.encode import encode_tile
 
@@ -108,11 +108,9 @@ def _sums(
             known: dict[Treatment, _Both] = {}  # outputs may ask for the same
             for output, number, way in ways[index]:
                 if way.treatment not in known:
-                    importance = None
-                    if way.treatment.calibrated and seen is not None:
-                        importance = seen.importance(way.name)
+                    inputs = inputs_of(seen, way, threads)
                     with stages.measure(clock.ENCODE, fetched.data.nbytes):
-                        made = encode_tile(way, fetched.tile, matrix, None, threads, importance)
+                        made = encode_tile(way, fetched.tile, matrix, None, threads, inputs)
                     known[way.treatment] = made.errors, made.output or ErrorSums()
                 key = output, index, number
                 weights, outputs = sums.get(key, (ErrorSums(), ErrorSums()))
