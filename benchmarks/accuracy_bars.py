@@ -183,9 +183,10 @@ def _is_calibrated(record: Record) -> bool:
 
 
 def _within(other: Record, record: Record) -> bool:
-    """Ours, with the same activations, at no more bits than another's."""
+    """Ours, of the same widths, storing no more bits than another's."""
     few = record["bits_per_weight"] <= other["bits_per_weight"] + 1e-6
-    return few and _ours(record) and _acts(record) == _acts(other)
+    widths = record["labels"]["bits"] == other["labels"]["bits"] and _acts(record) == _acts(other)
+    return few and widths and _ours(record)
 
 
 def _small(most: float, calibrated: bool, record: Record) -> bool:
