@@ -86,7 +86,7 @@ def _layers(context: Context, result: Result) -> None:
         for bits in method.bits:
             if not context.wants(bits):
                 continue
-            setting = Setting(method, bits, 64, symmetric=False)
+            setting = method.usual(bits, 64 if 64 in method.groups else None)
             layers = []
             for name, (x, dtype) in tensors.items():
                 encoded = setting.run(x, dtype, context.threads)

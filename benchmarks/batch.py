@@ -13,21 +13,20 @@ import numpy as np
 
 from benchmarks.accuracy import matrices
 from benchmarks.context import Context
-from benchmarks.methods import BY_NAME, Setting
+from benchmarks.methods import BY_NAME, arrays
 
 
 def main() -> None:
     """Load, quantize, write."""
     source, target, method, bits, group = sys.argv[1:]
-    setting = Setting(BY_NAME[method], int(bits), int(group), symmetric=False)
+    setting = BY_NAME[method].usual(int(bits), int(group))
     threads = Context().threads
     tensors = matrices(Path(source))
     done = {name: setting.run(x, dtype, threads) for name, (x, dtype) in tensors.items()}
     with Path(target).open("wb") as file:
         for encoded in done.values():
-            for array in (encoded.codes, encoded.scales, encoded.mins):
-                if array is not None:
-                    file.write(np.ascontiguousarray(array).data)
+            for array in arrays(encoded):
+                file.write(np.ascontiguousarray(array).data)
 
 
 if __name__ == "__main__":

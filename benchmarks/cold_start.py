@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.context import Context, scratch
-from benchmarks.methods import METHODS
+from benchmarks.methods import CORE
 from benchmarks.results import Result
 from benchmarks.timing import Run, interleave, timed
 
@@ -28,7 +28,10 @@ method, bits, rows, cols = sys.argv[1], *map(int, sys.argv[2:])
 x = np.full((rows, cols), 0x3C00, np.uint16)
 x[:, ::2] = 0xBC01
 def tile():
-    kernels.quantize(x, dtype="BF16", bits=bits, group_size=64, symmetric=False, method=method)
+    if method == "superblock":
+        kernels.quantize_superblock(x, dtype="BF16", bits=bits, group_size=32, scale_bits=6)
+    else:
+        kernels.quantize(x, dtype="BF16", bits=bits, group_size=64, symmetric=False, method=method)
 tile()
 first = time.perf_counter()
 tile()
@@ -72,7 +75,7 @@ def run(context: Context) -> Result:
     """Every method, cold and warm; wall time of the whole process, and its parts by its own clock."""
     result = context.result("cold_start")
     with scratch("cold") as folder:
-        for method in METHODS:
+        for method in CORE:
             name = f"{method.name} 4 bits"
             cold = _Start(method.name, folder / f"{method.name}-cold", keep=False)
             warm = _Start(method.name, folder / f"{method.name}-warm", keep=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.context import Context
-from benchmarks.methods import METHODS, Setting, stored_bytes
+from benchmarks.methods import CORE, stored_bytes
 from benchmarks.results import Result
 from benchmarks.timing import Run, interleave, timed
 from benchmarks.traffic import Traffic, copy, multiply_add
@@ -35,11 +35,11 @@ def run(context: Context) -> Result:
             found[f"traffic {n}"] = timed(partial(traffic.numba, n))
         return found
 
-    for method in METHODS:
+    for method in CORE:
         for bits in method.bits:
             if not context.wants(bits) or (context.quick and bits in (3, 8)):
                 continue
-            setting = Setting(method, bits, method.groups[len(method.groups) // 2], symmetric=False)
+            setting = method.usual(bits)
             written = stored_bytes(setting.run(x, "BF16", context.threads))
             runs = limits(written)
             for n in cores:

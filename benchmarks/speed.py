@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.context import Context, scratch
-from benchmarks.methods import BY_NAME, Setting, settings, stored_bytes
+from benchmarks.methods import BY_NAME, CORE, Setting, settings, speed_matters, stored_bytes
 from benchmarks.peers.catalog import CONTENDERS, HERE, Contender
 from benchmarks.peers.client import Peer
 from benchmarks.peers.environments import PeerFailed
@@ -35,6 +35,8 @@ def run(context: Context) -> Result:
     result = context.result("speed")
     x = context.matrix()
     for setting in settings(context.bits):
+        if not speed_matters(setting):
+            continue
         if context.quick and (setting.symmetric or setting.group == 128):
             continue
         try:
@@ -104,7 +106,7 @@ def _against(
     contender: Contender,
     versions: dict[str, Any],
 ) -> None:
-    ours = Setting(BY_NAME[contender.against], contender.bits, 64, symmetric=False)
+    ours = BY_NAME[contender.against].usual(contender.bits, contender.group)
     with Peer(contender.environment.python(), contender.path) as peer:
         versions.setdefault(contender.peer, peer.versions())
         rows = _affordable_rows(context, peer, file, len(x), contender)
@@ -179,19 +181,18 @@ def run_simd(context: Context) -> Result:
     with scratch("simd") as folder:
         file = folder / "matrix.npy"
         np.save(file, context.matrix())
-        for name in BY_NAME:
+        for method in CORE:
             for bits in (8, 4, 2):
-                if context.wants(bits):
-                    _variants(context, result, file, folder, name, bits)
+                if context.wants(bits) and bits in method.bits:
+                    _variants(context, result, file, folder, method.usual(bits))
     return result
 
 
-def _variants(
-    context: Context, result: Result, file: Path, folder: Path, method: str, bits: int
-) -> None:
-    label = f"{method} {bits} bits G64 asymmetric, 1 thread"
+def _variants(context: Context, result: Result, file: Path, folder: Path, setting: Setting) -> None:
+    method, bits = setting.method.name, setting.bits
+    label = f"{setting.name}, 1 thread"
     print(f"  {label}", flush=True)
-    own = {"bits": bits, "group_size": 64, "symmetric": False, "method": method}
+    own = {"bits": bits, "group": setting.group, "method": method}
     plain = {"kind": "numba", "bits": bits, "group": 64}
     rows = 256  # 5.6 MB: not a question of bandwidth
     peers: dict[str, Peer] = {}

@@ -39,6 +39,7 @@ class Contender:
     module: str
     options: dict[str, Any] = field(default_factory=dict)
     against: str = "minmax"
+    group: int = 64  # of ours
 
     @property
     def name(self) -> str:
@@ -62,14 +63,10 @@ def _grouped(
 
 
 def _formats(
-    peer: str,
-    environment: Environment,
-    module: str,
-    names: dict[str, int],
-    against: str = "minmax",
+    peer: str, environment: Environment, module: str, names: dict[str, int]
 ) -> tuple[Contender, ...]:
     return tuple(
-        Contender(peer, name, bits, environment, module, {"name": name}, against)
+        Contender(peer, name, bits, environment, module, {"name": name})
         for name, bits in names.items()
     )
 
@@ -88,7 +85,10 @@ CONTENDERS = (
     *_grouped("Python loop", OURS, "loops.py", (4,), kind="python"),
     *_grouped("Numba loop", OURS, "loops.py", (8, 4, 2), kind="numba"),
     *_formats("ggml (C)", LLAMA, "ggml.py", {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}),
-    *_formats("ggml (C)", LLAMA, "ggml.py", {"Q4_K": 4, "Q2_K": 2, "IQ2_XS": 2}, against="lsq"),
+    *(
+        Contender("ggml (C)", name, bits, LLAMA, "ggml.py", {"name": name}, "superblock", group)
+        for name, bits, group in (("Q4_K", 4, 32), ("Q2_K", 2, 16), ("IQ2_XS", 2, 32))
+    ),
     *_formats("gguf (NumPy)", GGUF, "gguf_numpy.py", {"Q8_0": 8, "Q4_0": 4}),
     *_grouped("ONNX Runtime", ONNX, "onnx_runtime.py", (8, 4, 2)),
     *_grouped("MLX", MLX, "mlx_cpu.py", (8, 4, 2)),
