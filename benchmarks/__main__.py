@@ -5,11 +5,13 @@
     simd         vectorized and not, for this processor and plainer ones
     loops        instructions per weight in the inner loops, for one fixed processor
     parallel     1, 2, ... threads, and what the machine gives at as many
+    switches     what each part of the engine brings: the same work with one of them off
     gptq         second moments of inputs, against a loop in torch
     cold_start   from a new process to the first tile
     accuracy     dB per bit against Shannon's bound; layers of a trained model
     trellis      dB of trellis codes against the bound, and how fast they are made and read
     end_metrics  what quantization costs three small real diffusion models: image, text, audio
+    profiles     what edge, local and cloud make of those models
     io           our stores against a bare mover: folder and S3
     pipeline     whole jobs against copying the same bytes and the load-it-all way
     pipeline_s3  the same from bucket to bucket
@@ -44,11 +46,13 @@ BENCHMARKS = {
     "simd": ("speed", "run_simd"),
     "loops": ("loops_in_assembly", "run"),
     "parallel": ("parallel", "run"),
+    "switches": ("switches", "run"),
     "gptq": ("gptq", "run"),
     "cold_start": ("cold_start", "run"),
     "accuracy": ("accuracy", "run"),
     "trellis": ("trellis", "run"),
     "end_metrics": ("end_metrics", "run"),
+    "profiles": ("profiles", "run"),
     "io": ("io", "run"),
     "pipeline": ("pipeline", "run"),
     "pipeline_s3": ("pipeline", "run_s3"),
@@ -84,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.generate_charts:
         from benchmarks.report import main as write_report
 
-        write_report(["--results", str(folder)])
+        beside = ["--docs", str(folder)] if given.output_dir else []
+        write_report(["--results", str(folder), *beside])
     for path, old in before.items():
         status = _compared(path, old, folder, given.threshold) or status
     return status
@@ -146,7 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--output-dir", type=Path, metavar="DIR", help="where results go and are compared")
     add("--quick", action="store_true", help="smaller and fewer: shows that it runs")
     add("--no-s3", action="store_true", help="leave out what needs an S3 server")
-    add("--generate-charts", action="store_true", help="write the report and its charts after")
+    add(
+        "--generate-charts",
+        action="store_true",
+        help="write the report and its charts after, to docs or DIR",
+    )
     add("--compare", type=Path, action="append", default=[], metavar="OLD.json", help="repeatable")
     add("--threshold", type=float, default=0.1, help="how much worse is too much; 0.1 is 10 %%")
     return parser
