@@ -17,8 +17,14 @@ FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 # panel, text, faint text, grid, then the series
 LIGHT = ("#ffffff", "#1f2328", "#59636e", "#d1d9e0")
 DARK = ("#0d1117", "#f0f6fc", "#9aa4af", "#3d444d")
-SERIES_LIGHT = ("#0550ae", "#bc4c00", "#116329", "#8250df", "#a40e26", "#57606a")
-SERIES_DARK = ("#79c0ff", "#f0a35e", "#56d364", "#d2a8ff", "#ff9492", "#b1bac4")
+SERIES_LIGHT = (
+    *("#0550ae", "#bc4c00", "#116329", "#8250df", "#a40e26", "#57606a"),
+    *("#0f7b8a", "#7d5a00", "#bf3989", "#1f2328"),
+)
+SERIES_DARK = (
+    *("#79c0ff", "#f0a35e", "#56d364", "#d2a8ff", "#ff9492", "#b1bac4"),
+    *("#66d9e8", "#e3c341", "#ff9bce", "#f0f6fc"),
+)
 
 
 def style(dark: bool) -> str:
@@ -30,6 +36,7 @@ def style(dark: bool) -> str:
         ".title{font-size:15px;font-weight:600}",
         f".faint{{fill:{faint}}}",
         f".grid{{stroke:{grid};stroke-width:1}}",
+        f".tag{{stroke:{panel};stroke-width:4px;stroke-linejoin:round;paint-order:stroke}}",
     ]
     for number, colour in enumerate(SERIES_DARK if dark else SERIES_LIGHT):
         rules.append(f".f{number}{{fill:{colour}}}")
@@ -107,26 +114,29 @@ def bars(
             f'<rect class="f{row.series}" x="{left:.1f}" y="{y + 4:.1f}" '
             f'width="{width:.1f}" height="16" rx="2"/>'
         )
-        body.append(text(left + width + 6, y + 16, row.label))
+        body.append(text(left + width + 6, y + 16, row.label, "tag"))
     body.append(text((left + right) / 2, bottom + 34, axis, "faint", "middle"))
     return document(bottom + 46, title, body)
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points in order of x; `joined` draws a line through them, `dots` marks them."""
+    """Points in order of x; `joined` draws a line through them, `dots` marks them, `labels` name them."""
 
     name: str
     points: Sequence[tuple[float, float]]
     joined: bool = True
     dots: bool = True
+    labels: Sequence[str] = ()
 
 
 def lines(
     title: str, series: Sequence[Series], x_axis: str, y_axis: str, *, log_x: bool = False
 ) -> str:
     """Series over a common pair of axes."""
-    left, right, top, bottom = 64.0, WIDTH - 36.0, 92.0, 420.0
+    legend = _legend([s.name for s in series], 16, 50, [s.dots for s in series])
+    lower = 18.0 * (_legend_rows([s.name for s in series]) - 1)
+    left, right, top, bottom = 64.0, WIDTH - 36.0, 92.0 + lower, 420.0 + lower
     xs = [x for s in series for x, _ in s.points]
     ys = [y for s in series for _, y in s.points]
     x_ticks = sorted(set(xs)) if log_x else nice_ticks(min(xs), max(xs))
@@ -143,7 +153,7 @@ def lines(
     def up(y: float) -> float:
         return bottom - (bottom - top) * (y - y0) / (y1 - y0)
 
-    body = _legend([s.name for s in series], 16, 50)
+    body = legend
     for tick in y_ticks:
         body.append(_line(left, up(tick), right, up(tick)))
         body.append(text(left - 8, up(tick) + 4, short(tick), "faint", "end"))
@@ -156,28 +166,58 @@ def lines(
             path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in one.points)
             body.append(f'<polyline class="l{kind}" points="{path}"/>')
         if one.dots:
-            body += [
-                f'<circle class="f{kind}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="4"/>'
-                for x, y in one.points
-            ]
+            body += [_mark(number, across(x), up(y)) for x, y in one.points]
+    for one in series:  # over all points
+        for (x, y), label in zip(one.points, one.labels, strict=False):
+            body += [text(across(x), up(y) - 12, label, "tag", "middle")] if label else []
     body.append(text((left + right) / 2, bottom + 40, x_axis, "faint", "middle"))
     body.append(text(left - 48, top - 10, y_axis, "faint"))
     return document(bottom + 54, title, body)
 
 
-def _legend(names: Sequence[str], x: float, y: float) -> list[str]:
-    body, place = [], x
-    for number, name in enumerate(names):
-        wide = 28 + 6.6 * len(name)
-        if place + wide > WIDTH - 10:
-            place, y = x, y + 18
-        body.append(
-            f'<rect class="f{number % len(SERIES_LIGHT)}" x="{place:.1f}" y="{y - 9:.1f}" '
-            'width="10" height="10" rx="2"/>'
-        )
-        body.append(text(place + 15, y, name))
-        place += wide
+def _mark(number: int, x: float, y: float) -> str:
+    """A point in the colour and the shape of its series: round, square, or standing on a corner."""
+    kind, shape = number % len(SERIES_LIGHT), number % 3
+    if shape == 0:
+        return f'<circle class="f{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+    turned = f' transform="rotate(45 {x:.1f} {y:.1f})"' if shape == 2 else ""
+    return f'<rect class="f{kind}" x="{x - 3.7:.1f}" y="{y - 3.7:.1f}" width="7.4" height="7.4"{turned}/>'
+
+
+def _legend(
+    names: Sequence[str], x: float, y: float, dots: Sequence[bool] | None = None
+) -> list[str]:
+    """Names with their colours: those of bars, or of series with or without dots."""
+    body = []
+    for number, (name, (row, place)) in enumerate(zip(names, _places(names, x), strict=True)):
+        kind, height = number % len(SERIES_LIGHT), y + 18 * row
+        if dots is None:
+            body.append(
+                f'<rect class="f{kind}" x="{place:.1f}" y="{height - 9:.1f}" '
+                'width="10" height="10" rx="2"/>'
+            )
+        elif dots[number]:
+            body.append(_mark(number, place + 5, height - 4))
+        else:
+            body.append(_line(place, height - 4, place + 11, height - 4, f"l{kind}"))
+        body.append(text(place + 15, height, name))
     return body
+
+
+def _places(names: Sequence[str], x: float) -> list[tuple[int, float]]:
+    """The row of each name in a legend, and where in it the name begins."""
+    found, row, place = [], 0, x
+    for name in names:
+        wide = 28 + 6.6 * len(name)
+        if place + wide > WIDTH - 10 and place > x:
+            row, place = row + 1, x
+        found.append((row, place))
+        place += wide
+    return found
+
+
+def _legend_rows(names: Sequence[str]) -> int:
+    return 1 + max((row for row, _ in _places(names, 16)), default=0)
 
 
 def _powers(low: float, high: float) -> list[float]:

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.timing import median_ratio
+from service.domain.methods import METHODS
 
 Record = dict[str, Any]
 
@@ -42,6 +43,10 @@ class Findings:
         """The first record with these labels."""
         return next(iter(self.select(benchmark, **labels)), None)
 
+    def usual(self, benchmark: str, **labels: Any) -> Record | None:
+        """The record with these labels at the usual setting of its method and width."""
+        return next((r for r in self.select(benchmark, **labels) if usual(r)), None)
+
     # -- speed --------------------------------------------------------------------------------
 
     def times_faster(self, contender: str) -> float | None:
@@ -50,13 +55,23 @@ class Findings:
         return None if record is None else peer_ratio(record)
 
     def vector_gain(
-        self, method: str, bits: int, variant: str = "plain loop, scalar"
+        self,
+        method: str,
+        bits: int,
+        variant: str = "plain loop, scalar",
+        compiled: str = "ours",
     ) -> float | None:
-        """Our kernels against a variant of the compiler's settings, on one thread."""
+        """Our kernels, as compiled for this processor or a plainer one, against a variant, on one thread."""
         record = self.first("simd", method=method, bits=bits)
-        if record is None or not record["seconds"].get(variant):
+        if record is None:
             return None
-        return median_ratio(record["seconds"][variant], record["seconds"]["ours"])
+        runs, ours = (record["seconds"].get(name) for name in (variant, compiled))
+        return median_ratio(runs, ours) if runs and ours else None
+
+    def vectors(self) -> str | None:
+        """The widest vectors of the processor that `simd` ran on, where it is known."""
+        found: str | None = self.results.get("simd", {}).get("machine", {}).get("vectors")
+        return found
 
     def scaling(self, record: Record, contestant: str, threads: int) -> float:
         """Throughput at so many threads over that at one."""
@@ -96,6 +111,15 @@ class Findings:
                 slope = (high - low) / (large - small)
                 found.append((name, low - slope * small, 1e9 * slope))
         return found
+
+
+def usual(record: Record) -> bool:
+    """Groups of 64, asymmetric, or rows where a method has no groups; for super-blocks what a recipe gives that names no layout."""
+    labels, facts = record["labels"], METHODS["superblock"]
+    if labels["method"] != "superblock":
+        return labels["group"] in (0, 64) and not labels["symmetric"]
+    given = labels["group"], labels["scale_bits"]
+    return given == (facts.groups[labels["bits"]], facts.scale_widths[labels["bits"]])
 
 
 def peak(runs: list[dict[str, Any]]) -> float:

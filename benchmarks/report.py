@@ -9,7 +9,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import sections_kernels, sections_load, sections_quality, sections_system, targets
+from benchmarks import (
+    sections_advice,
+    sections_bits,
+    sections_kernels,
+    sections_load,
+    sections_quality,
+    sections_system,
+    targets,
+)
 from benchmarks.findings import Findings
 from benchmarks.page import Page
 from benchmarks.results import FOLDER, load_all
@@ -28,14 +36,17 @@ SECTIONS = (
     sections_kernels.parallel,
     sections_system.memory,
     sections_kernels.peers,
-    sections_quality.bits,
+    sections_bits.bits,
     sections_quality.layers,
     sections_kernels.steps,
+    sections_kernels.switches,
+    sections_bits.fits,
     sections_system.size,
     sections_system.stores,
     sections_system.cold_start,
     sections_load.load,
-    sections_system.recommendations,
+    sections_advice.profiles,
+    sections_advice.recommendations,
     sections_quality.claims,
     sections_system.appendix,
 )

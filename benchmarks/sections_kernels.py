@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import median
 
 from benchmarks.charts import Bar, Series, bars, lines
-from benchmarks.findings import Findings, Record, peer_ratio, rate, roofline
+from benchmarks.findings import Findings, Record, peer_ratio, rate, roofline, usual
 from benchmarks.page import NOT_MEASURED, Page, number, percent, times
+from benchmarks.timing import median_ratio
 
 # Shares of the traffic loop that we hold ourselves to, by group size.
 BARS = {32: 0.65, 64: 0.75, 128: 0.75}
@@ -48,12 +49,12 @@ def speed(found: Findings, page: Page) -> None:
         ["method", "Mweights/s", "best", "of the traffic loop", "bar", "bits/weight", "SQNR dB"],
         rows,
     )
-    shown = [r for r in records if r["labels"]["group"] == 64 and not r["labels"]["symmetric"]]
+    shown = [r for r in records if usual(r)]
     page.chart(
         "speed",
         "Million weights per second by method and width",
         bars(
-            "Throughput, groups of 64, asymmetric",
+            "Throughput at the usual setting of each width",
             [_bar(record, _methods(shown)) for record in shown],
             "million weights per second, median",
             legend=_methods(shown),
@@ -185,7 +186,7 @@ def peers(found: Findings, page: Page) -> None:
         page.add(
             "Each peer runs in an environment and a process of its own, in turn with our own "
             "method at the same width: `minmax` for peers that round to nearest, `lsq` for those "
-            "that search (groups of 64, asymmetric). Both have all the threads. A slow peer gets the first rows of the same matrix, so many that a run "
+            "that search (groups of 64, asymmetric), `superblock` for ggml's layouts of two levels. Both have all the threads. A slow peer gets the first rows of the same matrix, so many that a run "
             "takes one to two seconds. “Slower” is the median of the ratios within a round, per "
             "weight. Bits are those the peer really stores; its SQNR is that of its own decoder."
         )
@@ -268,3 +269,33 @@ def steps(found: Findings, page: Page) -> None:
             "Of this, vector instructions with the layout they ask for: "
             f"{times(gain)} on one thread (see above)."
         )
+
+
+def switches(found: Findings, page: Page) -> None:
+    """What each part of the engine brings."""
+    records = found.records("switches")
+    page.add("### One part switched off at a time")
+    if not records:
+        page.add(NOT_MEASURED)
+        return
+    page.add(
+        "The time without a part over the time with it, median of the ratios within a round: more "
+        "than 1 is what the part brings, about 1 means that it brings nothing here. Jobs are whole "
+        "processes from folder to folder, start included; without overlap nothing is read while a "
+        "tile is quantized or written."
+    )
+    for what in ("kernel", "job"):
+        chosen = [r for r in records if r["labels"]["what"] == what and r["seconds"].get("ours")]
+        parts = list(dict.fromkeys(part for r in chosen for part in r["seconds"] if part != "ours"))
+        page.table(
+            [what, "Mweights/s", *parts],
+            [
+                [r["name"], number(rate(r) / 1e6), *(_without(r, part) for part in parts)]
+                for r in chosen
+            ],
+        )
+
+
+def _without(record: Record, part: str) -> str:
+    runs = record["seconds"].get(part)
+    return times(median_ratio(runs, record["seconds"]["ours"])) if runs else "–"

@@ -1,9 +1,11 @@
-"""The report on the whole: summary, method, memory, whole jobs, stores, start, advice, commands."""
+"""The report on the whole: summary, method, memory, whole jobs, stores, start, commands."""
 
 from __future__ import annotations
 
 from statistics import median
 
+from benchmarks import targets
+from benchmarks.__main__ import BENCHMARKS
 from benchmarks.charts import Bar, Series, bars, lines
 from benchmarks.findings import Findings, Record, peak, rate, roofline
 from benchmarks.page import NOT_MEASURED, Page, megabytes, number, percent, times
@@ -12,7 +14,11 @@ from benchmarks.timing import median_ratio
 BUSY = 1.0  # a load average above this, with only us at work, means that others were too
 
 # Whole jobs against moving the same bytes, by method and width.
-JOB_BARS = {("minmax", 8): 1.5, ("minmax", 4): 1.5, ("minmax", 2): 1.5, ("lsq", 4): 3.0}
+JOB_BARS = {
+    **{("minmax", bits): 1.5 for bits in (8, 4, 2)},
+    ("lsq", 4): 3.0,
+    ("superblock", 2): 15.0,
+}
 
 
 def summary(found: Findings, page: Page) -> None:
@@ -29,12 +35,19 @@ def summary(found: Findings, page: Page) -> None:
         ratio = found.times_faster(name)
         if ratio:
             lines_.append(f"Against {name}: {times(ratio)} as fast.")
-    least = found.first("accuracy", source="gaussian", method="lsq", bits=4, group=64)
-    if least:
-        lines_.append(
-            f"`lsq` at {least['bits_per_weight']:.2f} bits a weight: {least['sqnr_db']:.2f} dB on "
-            f"Gaussian weights, {least['shannon_db'] - least['sqnr_db']:.2f} dB below Shannon's bound."
-        )
+    for method, bits in (("lsq", 4), ("superblock", 4), ("superblock", 2), ("rotated trellis", 2)):
+        least = found.usual("accuracy", source="gaussian", method=method, bits=bits)
+        if least:
+            lines_.append(
+                f"`{method}` at {least['bits_per_weight']:.2f} bits a weight: {least['sqnr_db']:.2f} dB "
+                f"on Gaussian weights, {least['shannon_db'] - least['sqnr_db']:.2f} dB below Shannon's bound."
+            )
+    large = [r for r in found.select("pipeline", size="7B") if r["seconds"]["ours"]]
+    lines_ += [
+        f"A job of {r['name']}: {number(median(r['seconds']['ours']))} s, "
+        f"{times(median_ratio(r['seconds']['ours'], r['seconds']['move']))} what moving the bytes takes."
+        for r in large
+    ]
     memories = found.records("memory")
     if memories:
         worst = max(record["peak_rss_bytes"] for record in memories)
@@ -45,6 +58,11 @@ def summary(found: Findings, page: Page) -> None:
     failed = len(found.failures())
     if failed:
         lines_.append(f"{failed} measurements failed; each is listed where it belongs.")
+    verdicts = targets.verdicts(found)
+    lines_.append(
+        f"Of {len(verdicts)} targets {sum(v is True for v in verdicts)} are met, "
+        f"{sum(v is False for v in verdicts)} missed, {sum(v is None for v in verdicts)} not measured yet."
+    )
     page.add("## Executive summary")
     page.add(_caution(found))
     page.add("\n".join(f"- {line}" for line in lines_) or NOT_MEASURED)
@@ -297,40 +315,6 @@ def cold_start(found: Findings, page: Page) -> None:
     )
 
 
-def recommendations(found: Findings, page: Page) -> None:
-    """Advice that follows from the figures above, each only where they are there."""
-    page.add("## Recommendations")
-    advice = []
-    for bits in (4, 2):
-        plain = found.first("speed", method="minmax", bits=bits, group=64, symmetric=False)
-        better = found.first("speed", method="lsq", bits=bits, group=64, symmetric=False)
-        if plain and better:
-            gain = better["sqnr_db"] - plain["sqnr_db"]
-            advice.append(
-                f"{bits} bits: `lsq` is {gain:.2f} dB better than `minmax` for as many bytes and "
-                f"{times(rate(plain) / rate(better))} the kernel's time."
-            )
-    wide = found.first(
-        "accuracy", source="llm-like", method="lsq", bits=4, group=32, symmetric=False
-    )
-    narrow = found.first(
-        "accuracy", source="llm-like", method="lsq", bits=4, group=128, symmetric=False
-    )
-    if wide and narrow:
-        advice.append(
-            f"Groups of 32 instead of 128 cost {wide['bits_per_weight'] - narrow['bits_per_weight']:.2f} "
-            f"bits a weight and bring {wide['sqnr_db'] - narrow['sqnr_db']:.2f} dB at 4 bits."
-        )
-    record = found.first("parallel", method="minmax", bits=4)
-    if record:
-        cores = max(record["labels"]["cores"])
-        advice.append(
-            f"`minmax` on {cores} threads ran {found.scaling(record, 'ours', cores):.2f} times as fast "
-            f"as on one, plain traffic {found.scaling(record, 'traffic', cores):.2f} times."
-        )
-    page.add("\n".join(f"- {line}" for line in advice) or NOT_MEASURED)
-
-
 def appendix(found: Findings, page: Page) -> None:
     """Commands."""
     page.add(
@@ -343,7 +327,21 @@ def appendix(found: Findings, page: Page) -> None:
         "python -m benchmarks --all --quick               # shows that everything runs\n"
         "python -m benchmarks speed --compare OLD.json    # worse than before?\n"
         "```",
-        "Raw results: " + ", ".join(f"`{name}.json`" for name in found.results) + ".",
+    )
+    page.table(
+        ["measured by", "raw result", "records", "failed"],
+        [
+            [
+                f"`python -m benchmarks {name}`",
+                f"`benchmarks/results/{name}.json`"
+                if name in found.results
+                else "not measured yet",
+                str(len(found.records(name))),
+                str(sum(benchmark == name for benchmark, _, _ in found.failures())),
+            ]
+            for name in BENCHMARKS
+        ],
+        left=2,
     )
     failed = [[b, n, e] for b, n, e in found.failures() if b != "peers"]
     if failed:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import charts, claims, report, results
+from benchmarks import charts, claims, report, results, targets
 from benchmarks.findings import Findings
 
 
@@ -68,6 +68,46 @@ def test_a_verdict_follows_the_measurement() -> None:
         ("2 times as fast as Python loop, 4 bits", "not reached"),
     ]
     assert claims.rows(Findings({}))[0][2:] == ("–", claims.PENDING)
+
+
+def test_claims_of_time_and_space_follow_the_end_metrics() -> None:
+    def record(name: str, loss: float, mode: str, smooth: float = 0.0) -> dict[str, object]:
+        acts = {"mode": mode, "bits": 4} | ({"smooth": smooth} if smooth else {})
+        labels = {"model": "dit-digits", "family": "ours", "weights": {"by": "ours"}, "bits": 4}
+        row = {"name": f"dit-digits: {name}", "frechet_added": loss, "bits_per_weight": 4.5}
+        return row | {"labels": labels | {"activations": acts}}
+
+    rows = [
+        record("W4 A4 static", 10.0, "static"),
+        record("W4 A4 time", 4.0, "time"),
+        record("W4 A4 static smoothed", 6.0, "static", 0.5),
+    ]
+    found = Findings({"end_metrics": {"records": rows}})
+    answers = {subject: (said, verdict) for subject, _, said, verdict in claims.rows(found)}
+    said, verdict = answers["time groups"]
+    assert said == "dit-digits W4 A4 static: loss 10 → 4 (-60%)"
+    assert verdict == "reached in 1 of 1 rows"
+    assert "10 → 6 (-40%)" in answers["spatial quantization"][0]
+    assert answers["spatial quantization"][1] == "reached in 0 of 1 rows"
+
+
+@pytest.mark.parametrize(("decibels", "seconds", "met"), [(22.0, 20.0, True), (23.0, 20.0, False),
+                                                          (22.0, 5.0, False)])  # fmt: skip
+def test_super_blocks_are_held_against_ggml(decibels: float, seconds: float, met: bool) -> None:
+    side = {"weights": 8, "bits_per_weight": 4.5}
+    record = {
+        "name": "ggml (C) Q4_K",
+        "labels": {"against": "superblock", "bits": 4},
+        "ours": side | {"sqnr_db": 22.9},
+        "peer": side | {"sqnr_db": decibels},
+        "seconds": {"ours": [1.0] * 5, "peer": [seconds] * 5},
+    }
+    found = Findings({"peers": {"records": [record]}})
+    (target,) = [each for each in targets.TARGETS if each.work.endswith("Q4_K")]
+    answer = target.answer(found)
+    assert answer is not None
+    assert answer[1] is met
+    assert targets.verdicts(Findings({})) == [None] * len(targets.TARGETS)
 
 
 def test_axes_have_round_numbers() -> None:
