@@ -106,15 +106,21 @@ def _pairs(found: Findings) -> Iterator[tuple[str, float, float]]:
     """By model and row: the loss with one static range, and with ranges by groups of time."""
     for model, records in _rows(found):
         for static in records:
-            acts = static["labels"]["activations"] or {}
-            if acts.get("mode") != "static":
+            if _mode(static) != "static":
                 continue
-            wanted = {**acts, "mode": "time"}
             for timed in records:
-                same = timed["labels"]["weights"] == static["labels"]["weights"]
-                if same and wanted.items() <= (timed["labels"]["activations"] or {}).items():
+                if _mode(timed) == "time" and _apart_from_mode(timed) == _apart_from_mode(static):
                     key = LOSSES[model]
                     yield f"{model} {_short(static)}", static[key], timed[key]
+
+
+def _mode(record: Record) -> str | None:
+    return (record["labels"]["activations"] or {}).get("mode")
+
+
+def _apart_from_mode(record: Record) -> tuple[object, ...]:
+    acts = record["labels"]["activations"]
+    return record["labels"]["weights"], acts["bits"], acts.get("smooth")
 
 
 def _smoothed(found: Findings) -> Iterator[tuple[str, float, float]]:
@@ -151,7 +157,7 @@ def _cut(
             f"{name}: loss {a:.3g} → {b:.3g} ({-cut:+.0%})" for name, a, b, cut in cuts
         )
         enough = sum(cut >= least for *_, cut in cuts)
-        return words, f"reached in {enough} of {len(cuts)} rows"
+        return words, f"the gain is reached in {enough} of {len(cuts)} rows"
 
     return answer
 

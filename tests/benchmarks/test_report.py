@@ -81,14 +81,14 @@ def test_claims_of_time_and_space_follow_the_end_metrics() -> None:
         record("W4 A4 static", 10.0, "static"),
         record("W4 A4 time", 4.0, "time"),
         record("W4 A4 static smoothed", 6.0, "static", 0.5),
-    ]
+    ]  # a smoothed row is no twin of a plain one
     found = Findings({"end_metrics": {"records": rows}})
     answers = {subject: (said, verdict) for subject, _, said, verdict in claims.rows(found)}
     said, verdict = answers["time groups"]
     assert said == "dit-digits W4 A4 static: loss 10 → 4 (-60%)"
-    assert verdict == "reached in 1 of 1 rows"
+    assert verdict == "the gain is reached in 1 of 1 rows"
     assert "10 → 6 (-40%)" in answers["spatial quantization"][0]
-    assert answers["spatial quantization"][1] == "reached in 0 of 1 rows"
+    assert answers["spatial quantization"][1] == "the gain is reached in 0 of 1 rows"
 
 
 @pytest.mark.parametrize(("decibels", "seconds", "met"), [(22.0, 20.0, True), (23.0, 20.0, False),
