@@ -1,0 +1,73 @@
+"""What scaling costs or saves, measured on some rows of a weight with the kernels that would quantize it.
+
+Of the output's error both parts are estimated as for inputs without correlation: that of the rounded weights
+sum_j h_j |dW_:j|^2, h = E[x^2], and that of the rounded inputs D^2 / 12 sum_j s_j^2 |W_:j|^2, D the step of
+one quantizer for all channels of x / s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import kernels
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How the result will be quantized. Bits of 0: not at all.
+
+    group_size  weights of a row that share a scale; 0: all
+    """
+
+    bits: Literal[0, 2, 3, 4, 8] = 4
+    group_size: int = 64
+    activation_bits: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows of one weight and what is known of its input.
+
+    w        float32 (rows, cols)
+    square   float64 (cols,), E[x^2]
+    most     float64 (cols,), largest |x|
+    """
+
+    w: NDArray[np.float32]
+    square: Vector
+    most: Vector
+
+    def error(self, s: Vector, target: Target, threads: int = 1) -> float:
+        """Squared error of the output over the output's square, with columns scaled by s (cols,)."""
+        w, h = self.w.astype(np.float64), self.square
+        signal = float((w**2).sum(axis=0) @ h)
+        if not signal > 0:
+            return 0.0
+        lost = 0.0
+        if target.bits:
+            lost += self._weights(s, target, threads)
+        if target.activation_bits:
+            step = 2 * float((self.most / s).max()) / ((1 << target.activation_bits) - 1)
+            lost += step**2 / 12 * float((w**2).sum(axis=0) @ s**2)
+        return lost / signal
+
+    def _weights(self, s: Vector, target: Target, threads: int) -> float:
+        scale = s.astype(np.float32)
+        encoded = kernels.quantize(
+            kernels.scale_columns(self.w, scale, threads=threads),
+            dtype="F32",
+            bits=target.bits,
+            group_size=target.group_size,
+            symmetric=False,
+            method="lsq",
+            weights=kernels.scaled_importance(self.square.astype(np.float32), scale),
+            threads=threads,
+        )
+        assert encoded.weighted is not None
+        return encoded.weighted.sum_e2
