@@ -1,4 +1,4 @@
-"""The commands of `arrowquant` that need the server distribution: quantize, plan, serve.
+"""The commands of `arrowquant` that need the server distribution: quantize, plan, serve, fold.
 
 `arrowquant.cli` finds `register` through an entry point. Heavy imports wait inside the commands,
 so that `arrowquant --help` stays quick.
@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from arrowquant.cli.request import Options
 from service.domain.errors import ArrowQuantError
+from service.domain.smoothing import Aggregate
 from service.domain.spec import Limits, Recipe
 from service.settings import InvalidSettings, Settings
 from workers import kernel_cache, recipes, render
@@ -92,6 +93,7 @@ def register(app: typer.Typer) -> None:
     app.command()(quantize)
     app.command()(plan)
     app.command()(serve)
+    app.command()(fold)
 
 
 def quantize(
@@ -223,6 +225,60 @@ def serve(
         settings = Settings.load(**{key: v for key, v in given.items() if v is not None})
         logs.configure(settings.log_level, settings.log_format)
         standalone.serve(settings, lambda s, broker: render.served(Console(), s, broker))
+
+
+def fold(
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="Folder or .safetensors file")],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the folded model")],
+    calibration: Annotated[
+        Path, typer.Option(metavar="FILE", help="What the layers of these weights saw")
+    ],
+    alpha: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Strength; the best of seven for each group if not given"),
+    ] = None,
+    aggregate: Annotated[
+        Aggregate, typer.Option(help="Ranges over time: max, mean or salience")
+    ] = Aggregate.MAX,
+    any_factor: Annotated[
+        bool, typer.Option("--any-factor", help="Not only powers of two: weights are rounded")
+    ] = False,
+    bits: Annotated[int, typer.Option(help="Width it will have: 2, 3, 4, 8; 0 for as it is")] = 4,
+    group_size: Annotated[int, typer.Option("--group-size", help="0 for rows, 16 to 256")] = 64,
+    activation_bits: Annotated[
+        int,
+        typer.Option("--activation-bits", min=0, max=16, help="Of its inputs; 0 for as they are"),
+    ] = 8,
+    threads: Threads = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite what is there")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Even out the channels of a model's layers, changing its weights and nothing that it does.
+
+    Ranges move from the inputs of layers into their weights; norms, modulations and the layers before take them up.
+    """
+    with _reported():
+        kernel_cache.choose(Settings.load().data_dir)
+        from workers.spatial import fold as folding
+        from workers.spatial.estimate import Target
+
+        if bits not in (0, 2, 3, 4, 8):
+            raise recipes.UsageError(f"--bits {bits}: 2, 3, 4, 8, or 0 for weights as they are")
+        if group_size not in (0, 16, 32, 64, 128, 256):
+            raise recipes.UsageError(
+                f"--group-size {group_size}: 16, 32, 64, 128, 256, or 0 for rows"
+            )
+        target = Target(bits, group_size, activation_bits)
+        options = folding.Options(alpha, aggregate, not any_factor, target, threads or 1)
+        folding.check_output(src, dst, replace=replace)
+        with Console(stderr=True, quiet=as_json).status("reading") as status:
+            made = folding.plan(src, calibration, options, lambda name: status.update(escape(name)))
+            status.update("writing")
+            folding.write(src, dst, made, replace=replace)
+        if as_json:
+            typer.echo(json.dumps(made.summary(), indent=2))
+        else:
+            render.folded(Console(), made.summary(), str(dst))
 
 
 def _run(

@@ -216,3 +216,20 @@ def _by_tensor(announced: dict[str, Any]) -> Table:
             escape(t["name"]), shape, t["dtype"], how, f"{t['stored_bytes']:,}", escape(t["reason"])
         )
     return table
+
+
+def folded(console: Console, summary: dict[str, Any], dst: str) -> None:
+    """What `fold` did, a row for each kind of group."""
+    table = Table("family", "made by", "groups", "folded", "error before", "after", box=None)
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for group in summary["groups"]:
+        kinds[group["family"], group["kind"]].append(group)
+    for (family, kind), groups in kinds.items():
+        before, after = (
+            sum(group[f"error_{when}"] for group in groups) / len(groups)
+            for when in ("before", "after")
+        )
+        changed = sum(group["alpha"] is not None for group in groups)
+        table.add_row(family, kind, str(len(groups)), str(changed), f"{before:.3g}", f"{after:.3g}")
+    console.print(table)
+    console.print(f"{len(summary['left'])} left as they are; written to {escape(dst)}")

@@ -5,18 +5,32 @@ Each has the shapes of its tensors by their real names, and a forward of random 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Tensors = Mapping[str, Array]
-
-D, FF, TEXT, HEADS, TOKENS = 16, 48, 12, 4, 5
+from tests.spatial.layers import (
+    FF,
+    HEADS,
+    TEXT,
+    TOKENS,
+    Array,
+    D,
+    Tensors,
+    Within,
+    attend,
+    gelu,
+    layer_norm,
+    linear,
+    module,
+    modules,
+    rms_norm,
+    silu,
+    tokens,
+    under,
+)
 
 
 @dataclass(frozen=True)
@@ -39,74 +53,13 @@ class Block:
         return self.forward(tensors, np.random.default_rng(99))
 
 
-def linear(t: Tensors, name: str, x: Array) -> Array:
-    y = x @ t[f"{name}.weight"].reshape(len(t[f"{name}.weight"]), -1).T
-    return y + t[f"{name}.bias"] if f"{name}.bias" in t else y
-
-
-def layer_norm(x: Array) -> Array:
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-
-
-def rms_norm(x: Array) -> Array:
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
-
-
-def silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
-
-
-def gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def attend(q: Array, k: Array, v: Array, heads: int = HEADS) -> Array:
-    """(tokens, channels) each; fewer heads of k and v are shared by neighbouring heads of q."""
-    hd = q.shape[1] // heads
-    out = []
-    for head in range(heads):
-        other = head * (k.shape[1] // hd) // heads
-        mine, shared = slice(head * hd, (head + 1) * hd), slice(other * hd, (other + 1) * hd)
-        logits = q[:, mine] @ k[:, shared].T / math.sqrt(hd)
-        p = np.exp(logits - logits.max(-1, keepdims=True))
-        out.append(p / p.sum(-1, keepdims=True) @ v[:, shared])
-    return np.concatenate(out, 1)
-
-
-def tokens(t: Tensors, rng: np.random.Generator, n: int = TOKENS, d: int = D) -> Array:
-    """Random inputs of the weights' dtype."""
-    return rng.normal(size=(n, d)).astype(next(iter(t.values())).dtype)
-
-
-def module(name: str, rows: int, cols: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (rows, cols)} | ({f"{name}.bias": (rows,)} if bias else {})
-
-
-def modules(names: str, rows: int, cols: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
-    for name in names.split():
-        found |= module(name, rows, cols, bias)
-    return found
-
-
-def under(prefix: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
-
-
-class _Within(dict[str, Array]):
-    def __init__(self, tensors: Tensors, prefix: str) -> None:
-        super().__init__(
-            {n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")}
-        )
-
-
 # DiT, diffusers: AdaLayerNormZero.
 
 _DIT = "transformer_blocks.3"
 
 
 def _dit(t: Tensors, rng: np.random.Generator) -> list[Array]:
-    x, c, b = tokens(t, rng), tokens(t, rng, 1), _Within(t, _DIT)
+    x, c, b = tokens(t, rng), tokens(t, rng, 1), Within(t, _DIT)
     shift, scale, gate, shift_ff, scale_ff, gate_ff = np.split(
         linear(b, "norm1.linear", silu(c)), 6, 1
     )
@@ -144,7 +97,7 @@ DIT = Block(
 
 
 def _original(t: Tensors, rng: np.random.Generator) -> list[Array]:
-    x, c, b = tokens(t, rng), tokens(t, rng, 1), _Within(t, "blocks.0")
+    x, c, b = tokens(t, rng), tokens(t, rng, 1), Within(t, "blocks.0")
     shift, scale, gate, shift_ff, scale_ff, gate_ff = np.split(
         linear(b, "adaLN_modulation.1", silu(c)), 6, 1
     )
@@ -181,7 +134,7 @@ _OWN = ("attn.to_q", "attn.to_k", "attn.to_v")
 def _joint(prefix: str, last: bool, dual: bool) -> Callable[..., list[Array]]:
     def forward(t: Tensors, rng: np.random.Generator) -> list[Array]:
         x, y, c = tokens(t, rng), tokens(t, rng, 3), tokens(t, rng, 1)
-        b = _Within(t, prefix)
+        b = Within(t, prefix)
         parts = np.split(linear(b, "norm1.linear", silu(c)), 9 if dual else 6, 1)
         shift, scale, gate, shift_ff, scale_ff, gate_ff = parts[:6]
         h = layer_norm(x) * (1 + scale) + shift
@@ -259,7 +212,7 @@ _SINGLE = "single_transformer_blocks.37"
 
 
 def _single(t: Tensors, rng: np.random.Generator) -> list[Array]:
-    x, c, b = tokens(t, rng), tokens(t, rng, 1), _Within(t, _SINGLE)
+    x, c, b = tokens(t, rng), tokens(t, rng, 1), Within(t, _SINGLE)
     shift, scale, gate = np.split(linear(b, "norm.linear", silu(c)), 3, 1)
     h = layer_norm(x) * (1 + scale) + shift
     a = attend(*(linear(b, name, h) for name in _OWN))
@@ -299,7 +252,7 @@ _PIXART = "transformer_blocks.11"
 
 
 def _pixart(t: Tensors, rng: np.random.Generator) -> list[Array]:
-    x, y, c, b = tokens(t, rng), tokens(t, rng, 3), tokens(t, rng, 6), _Within(t, _PIXART)
+    x, y, c, b = tokens(t, rng), tokens(t, rng, 3), tokens(t, rng, 6), Within(t, _PIXART)
     shift, scale, gate, shift_ff, scale_ff, gate_ff = b["scale_shift_table"] + c
     h = layer_norm(x) * (1 + scale) + shift
     a = attend(*(linear(b, f"attn1.to_{n}", h) for n in "qkv"))
@@ -331,7 +284,7 @@ _UNET = f"{_SPATIAL}.transformer_blocks.0"
 
 
 def _unet(t: Tensors, rng: np.random.Generator) -> list[Array]:
-    x, y, b, s = tokens(t, rng), tokens(t, rng, 3, TEXT), _Within(t, _UNET), _Within(t, _SPATIAL)
+    x, y, b, s = tokens(t, rng), tokens(t, rng, 3, TEXT), Within(t, _UNET), Within(t, _SPATIAL)
     groups = layer_norm(x.reshape(TOKENS, 4, -1).swapaxes(0, 1).reshape(4, -1))
     normed = groups.reshape(4, TOKENS, -1).swapaxes(0, 1).reshape(TOKENS, D)
     x = linear(s, "proj_in", normed * s["norm.weight"] + s["norm.bias"])
@@ -380,7 +333,7 @@ _HD, _KV = D // HEADS, 2
 
 def _gated(names: dict[str, str], prefix: str) -> Callable[..., list[Array]]:
     def forward(t: Tensors, rng: np.random.Generator) -> list[Array]:
-        x, b = tokens(t, rng), _Within(t, prefix)
+        x, b = tokens(t, rng), Within(t, prefix)
         h = rms_norm(x) * b[f"{names['norm']}.weight"]
         a = attend(*(linear(b, names[n], h) for n in "qkv"))
         x = x + linear(b, names["o"], a)

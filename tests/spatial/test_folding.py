@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from service.domain import architectures
 from service.domain.folding import Folds, find
-from tests.spatial.blocks import BLOCKS, DIT, DREAM, HEADS, LLADA, PIXART, SINGLE, UNET, Block
+from tests.spatial.blocks import BLOCKS, DIT, DREAM, LLADA, PIXART, SINGLE, UNET, Block
+from tests.spatial.layers import HEADS
 from workers.spatial.apply import Changes
 
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}

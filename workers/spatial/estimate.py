@@ -8,7 +8,6 @@ one quantizer for all channels of x / s.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,12 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How the result will be quantized. Bits of 0: not at all.
+    """How the result will be quantized: to 2, 3, 4 or 8 bits, inputs to up to 16; 0: not at all.
 
     group_size  weights of a row that share a scale; 0: all
     """
 
-    bits: Literal[0, 2, 3, 4, 8] = 4
+    bits: int = 4
     group_size: int = 64
     activation_bits: int = 8
 

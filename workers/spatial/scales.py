@@ -10,25 +10,24 @@ weights. One s holds at all times, so a_j is an aggregate over time bins.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arrowquant.calibration.statistics import Stats
+from service.domain.smoothing import Aggregate
 
-Aggregate = Literal["max", "mean", "salience"]
 Vector = NDArray[np.float64]
 
 ALPHAS: Final = (0.0, 0.25, 0.35, 0.5, 0.65, 0.75)
-_WIDEST: Final = 2.0**8  #: a channel's factor beside the mean of all
+WIDEST: Final = 2.0**8  #: a channel's factor beside the mean of all
 
 
-def largest(
-    stats: Stats, how: Aggregate, omega: Sequence[float], weight_max: Vector
-) -> Vector | None:
-    """One largest |x| for each channel, float64 (n,); None where the file has none.
+def largest(stats: Stats, how: Aggregate, omega: Sequence[float], weight_max: Vector) -> Vector:
+    """One largest |x| for each channel, float64 (n,).
 
+    stats     with largest magnitudes
     max       over all time bins
     mean      of the bins' largest, by the share of vectors captured in a bin times its omega
     salience  mean of the bins' largest by softmax(-rho), rho Spearman's correlation of the bin's largest with the
@@ -36,17 +35,16 @@ def largest(
               those of the weight
     weight_max  float64 (n,), of the weights that read it
     """
-    if stats.abs_max is None:
-        return None
+    assert stats.abs_max is not None
     seen = stats.count > 0
     bins = np.unique(stats.bins[seen])
     if not bins.size:
         return np.zeros(stats.n)
     each = np.stack([stats.abs_max[seen & (stats.bins == b)].max(axis=0) for b in bins])
     each = each.astype(np.float64)
-    if how == "max" or len(each) == 1:
+    if how is Aggregate.MAX or len(each) == 1:
         return np.asarray(each.max(axis=0))
-    if how == "mean":
+    if how is Aggregate.MEAN:
         counts = stats.shares(omega=omega) * stats.count
         shares = np.array([counts[stats.bins == b].sum() for b in bins])
     else:
@@ -78,7 +76,7 @@ def smooth(inputs: Vector, weight_max: Vector, alpha: float, *, exact: bool) -> 
     logs[alive] = alpha * np.log2(inputs[alive]) - (1 - alpha) * np.log2(weight_max[alive])
     if alive.any():
         logs[alive] -= logs[alive].mean()
-    logs = np.clip(logs, -np.log2(_WIDEST), np.log2(_WIDEST))
+    logs = np.clip(logs, -np.log2(WIDEST), np.log2(WIDEST))
     return np.asarray(np.exp2(np.rint(logs) if exact else logs))
 
 

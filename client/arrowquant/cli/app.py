@@ -35,6 +35,7 @@ SERVER_COMMANDS: Final = {
     "quantize": "Quantize a model in this process, without a server.",
     "plan": "Say what a job would do, from the headers alone.",
     "serve": "Run the whole service on this machine.",
+    "fold": "Even out the channels of a model's layers, changing nothing that it does.",
 }
 _THIS_MACHINE: Final = "On this machine"
 
