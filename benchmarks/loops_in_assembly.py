@@ -127,7 +127,7 @@ FIT = "kernels.lsq.fit_row"
 NEAREST = "kernels.nearest._nearest_row"
 SUPER = "kernels.superfit.fit_super"
 SUPER_CODES = "kernels.superencode.quantize_block"
-SUPER_SUMS = "kernels.superrows._measure_row"
+SUPER_SUMS = "kernels.superrows.measure_row"
 UNPACK = "kernels.bitpack.unpack_row"
 PHASES = (
     Phase("widen BF16", ROWS, "vpslld", "vpmovzxwd"),

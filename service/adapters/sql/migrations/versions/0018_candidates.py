@@ -35,3 +35,7 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_candidates_job_id_seq", "candidates", ["job_id", "seq"], unique=False)
+
+
+def downgrade() -> None:
+    op.drop_table("candidates")
