@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from benchmarks.charts import Series, lines
@@ -81,3 +82,38 @@ def _streams(record: dict[str, Any]) -> list[str]:
         number(streams["told_s"]),
         number(streams["bytes_per_stream"] / 1024),
     ]
+
+
+def batches(found: Findings, page: Page) -> None:
+    """Many jobs in one upload."""
+    page.add("## Batches")
+    records = found.records("batches")
+    if not records:
+        page.add(NOT_MEASURED)
+        return
+    page.add(
+        "Jobs uploaded in one file, in the process of the API; then claimed one by one, and cancelled."
+    )
+    page.table(
+        [
+            "database",
+            "jobs",
+            "MB uploaded",
+            "s to accept",
+            "MiB more of memory",
+            "ms to claim",
+            "s to cancel",
+        ],
+        [
+            [
+                record["name"],
+                f"{record['labels']['lines']:,}",
+                number(record["body_bytes"] / 1e6),
+                number(median(record["seconds"]["ours"])),
+                number(record["rss_growth_bytes"] / 2**20),
+                number(1e3 * median(record["claim_seconds"])),
+                number(record["cancel_seconds"]),
+            ]
+            for record in records
+        ],
+    )

@@ -1,13 +1,14 @@
-"""The report on quality: layers of a trained model, and the claims of an earlier report."""
+"""The report on quality: layers of a trained model, calibrated fits, and the claims of an earlier report."""
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import mean, median
 
 from benchmarks import claims as claimed
 from benchmarks.charts import Series, lines
 from benchmarks.findings import Findings, Record
-from benchmarks.page import NOT_MEASURED, Page
+from benchmarks.page import NOT_MEASURED, Page, number, times
+from benchmarks.timing import median_ratio
 
 
 def layers(found: Findings, page: Page) -> None:
@@ -65,6 +66,35 @@ def _summary(record: Record) -> list[str]:
         f"`{worst['tensor']}`",
         f"{mean(layer['cosine'] for layer in entries):.5f}",
     ]
+
+
+def calibrated(found: Findings, page: Page) -> None:
+    """GPTQ, ours and a loop in torch."""
+    page.add("## Second moments of the inputs: GPTQ")
+    records = found.records("gptq")
+    if not records:
+        page.add(NOT_MEASURED)
+        return
+    page.add(
+        "One layer with the second moments of inputs that are correlated. ρ is the error of the layer's "
+        "output as a share of the output; seconds are the median, factorizing included. The peer "
+        "is a loop over columns in torch at the same setting."
+    )
+    for record in records:
+        seconds = record["seconds"]
+        peer = seconds.get("peer")
+        page.table(
+            [record["name"], "seconds", "faster than the loop in torch", "ρ"],
+            [
+                [
+                    name,
+                    number(median(seconds[name])) if seconds.get(name) else "–",
+                    times(median_ratio(peer, seconds[name])) if peer and seconds.get(name) else "–",
+                    f"{rho:.5f}",
+                ]
+                for name, rho in record["rho"].items()
+            ],
+        )
 
 
 def claims(found: Findings, page: Page) -> None:

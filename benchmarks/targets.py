@@ -164,6 +164,21 @@ def _better(peer: str, decibels: float, least: float, against: str) -> Callable[
     return answer
 
 
+def _gptq(least: float) -> Callable[[Findings], Answer]:
+    """Against the loop in torch, at no larger error of the outputs."""
+
+    def answer(found: Findings) -> Answer:
+        record = next((r for r in found.records("gptq") if r["seconds"].get("peer")), None)
+        if record is None:
+            return None
+        ratio = median_ratio(record["seconds"]["peer"], record["seconds"]["ours"])
+        ours, theirs = record["rho"]["ours"], record["rho"]["peer"]
+        words = f"{times(ratio)}, error {ours:.5f} against {theirs:.5f}"
+        return words, ratio >= least and ours <= theirs * 1.01
+
+    return answer
+
+
 def _start(most: float) -> Callable[[Findings], Answer]:
     def answer(found: Findings) -> Answer:
         starts = {r["name"]: median(r["seconds"]["warm"]) for r in found.records("cold_start")}
@@ -222,6 +237,7 @@ TARGETS = (
         "no worse, ≥ 50 ×",
         _better("ggml (C) IQ2_XS", 0, 50, "superblock"),
     ),
+    Target("GPTQ against a loop in torch", "≥ 2 ×, error within 1 %", _gptq(2)),
     Target("`trellis` at 2 bits", "≥ 11.2 dB at ≥ 5 Mweights/s, decode ≥ 200", _trellis),
     Target("7B `minmax` 4 bits, folder to folder", "≤ 1.5 × moving the bytes", _job("minmax", 4, 1.5)),
     Target("7B `lsq` 4 bits, folder to folder", "≤ 3 × moving the bytes", _job("lsq", 4, 3)),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import charts, claims, report, results, targets
+from benchmarks import charts, claims, report, results, sections_quality, targets
 from benchmarks.findings import Findings
+from benchmarks.page import Page
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,16 @@ def test_super_blocks_are_held_against_ggml(decibels: float, seconds: float, met
     assert answer is not None
     assert answer[1] is met
     assert targets.verdicts(Findings({})) == [None] * len(targets.TARGETS)
+
+
+def test_gptq_is_held_against_the_loop_in_torch() -> None:
+    seconds = {"ours": [1.0, 1.0], "peer": [3.0, 3.0]}
+    record = {"name": "gptq", "labels": {}, "seconds": seconds, "rho": {"ours": 0.01, "peer": 0.01}}
+    found, page = Findings({"gptq": {"records": [record]}}), Page()
+    sections_quality.calibrated(found, page)
+    assert "| ours | 1 | 3 × | 0.01000 |" in page.text()
+    (target,) = [each for each in targets.TARGETS if each.work.startswith("GPTQ")]
+    assert target.answer(found) == ("3 ×, error 0.01000 against 0.01000", True)
 
 
 def test_axes_have_round_numbers() -> None:
