@@ -19,8 +19,9 @@ from rich.markup import escape
 
 from arrowquant.cli.request import Options
 from service.domain.errors import ArrowQuantError
+from service.domain.limits import Limits
 from service.domain.smoothing import Aggregate
-from service.domain.spec import Limits, Recipe
+from service.domain.spec import Recipe
 from service.settings import InvalidSettings, Settings
 from workers import kernel_cache, recipes, render
 

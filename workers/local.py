@@ -32,16 +32,11 @@ from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
 from service.domain.job import TERMINAL, Event, EventType, JobRecord, JobState
+from service.domain.limits import Limits
 from service.domain.outputs import resolve_outputs, to_json
 from service.domain.ports import JobQuery, NewJob, ObjectStore
 from service.domain.quotas import NO_LIMITS
-from service.domain.spec import (
-    JobRequest,
-    Limits,
-    PlanRequest,
-    Recipe,
-    canonical_json,
-)
+from service.domain.spec import JobRequest, PlanRequest, Recipe, canonical_json
 from service.settings import Settings
 from service.wiring import Deps
 from workers import places

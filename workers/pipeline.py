@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+import kernels
 from kernels import ErrorSums
 from service import logs
 from service.domain.outputs import JobPlan
@@ -25,11 +30,12 @@ from workers.artifact.schema import StoredTile
 from workers.calibration.binding import Binding
 from workers.calibration.measured import Measured
 from workers.memory import Budget
+from workers.spatial.smoothing import Look
 from workers.stages import clock
 from workers.stages.calibrated import Inputs
 from workers.stages.encode import Encoding, encode_tile, keep_tile, tile_range
 from workers.stages.fetch import FetchedTile, Prefetcher
-from workers.stages.methods import Range
+from workers.stages.methods import Dtype, Range
 
 
 @dataclass(slots=True)
@@ -82,6 +88,7 @@ def run_pass(
     checkpoint  called with the source bytes of each finished tile; raises to stop the pass
     """
     ranges = _ranges(work, checkpoint)
+    factors = _factors(work, checkpoint)
     sums: dict[int, dict[int, TensorSums]] = {output: {} for output in work.outputs}
     fetcher = _prefetch(work, [work.sources()[t.tensor] for t in work.plan.tiles(work.unit)])
     written = _Writing(writers, fetcher, work.stages)
@@ -93,7 +100,8 @@ def run_pass(
             for output, tensors in work.outputs.items():
                 tensor = tensors[index]
                 value_range = ranges.get((index, tensor.rotated))
-                stored, errors, seen = _one_tile(work, tensor, fetched, value_range)
+                known = _Known(value_range, factors.get((output, index)))
+                stored, errors, seen = _one_tile(work, tensor, fetched, known)
                 entry = sums[output].setdefault(index, TensorSums())
                 entry.errors += errors
                 entry.output += seen or ErrorSums()
@@ -119,21 +127,56 @@ def _ranges(work: Work, checkpoint: Callable[[int], None]) -> dict[tuple[int, bo
     return found
 
 
-def _one_tile(
-    work: Work, tensor: TensorPlan, fetched: FetchedTile, value_range: Range | None
-) -> Encoding:
+def _factors(
+    work: Work, checkpoint: Callable[[int], None]
+) -> dict[tuple[int, int], NDArray[np.float32]]:
+    """What the columns of every smoothed tensor are multiplied by, by output and tensor; one look at its
+    rows for all outputs, also at those that other units hold."""
+    found: dict[tuple[int, int], NDArray[np.float32]] = {}
+    looks: dict[int, Look] = {}
+    for output, tensors in work.outputs.items():
+        for index, tensor in tensors.items():
+            if tensor.treatment.smoothing is None or work.measured is None:
+                continue
+            if index not in looks:
+                looks.clear()
+                looks[index] = _look(work, tensor, checkpoint)
+            found[output, index] = work.measured.smoothing(tensor, looks[index], work.threads)
+    return found
+
+
+def _look(work: Work, tensor: TensorPlan, checkpoint: Callable[[int], None]) -> Look:
+    look = Look(tensor.rows, tensor.cols)
+    for fetched in _whole(work, tensor, checkpoint):
+        w = kernels.widen(fetched.matrix(tensor), cast(Dtype, tensor.source.dtype))
+        look.feed(fetched.tile.row_start, w)
+    return look
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Of a whole tensor, before its first tile is quantized."""
+
+    value_range: Range | None
+    factors: NDArray[np.float32] | None
+
+
+def _one_tile(work: Work, tensor: TensorPlan, fetched: FetchedTile, known: _Known) -> Encoding:
     with work.stages.measure(clock.ENCODE, fetched.data.nbytes):
         if tensor.treatment.action is Action.KEEP:
             return Encoding(keep_tile(fetched.data), ErrorSums(), None)
         matrix = fetched.matrix(tensor)
-        one_scale = value_range if tensor.treatment.per_tensor else None
+        one_scale = known.value_range if tensor.treatment.per_tensor else None
+        inputs = inputs_of(work.measured, tensor, work.threads)
+        if inputs is not None and known.factors is not None:
+            inputs = replace(inputs, factors=known.factors)
         return encode_tile(
             tensor,
             fetched.tile,
             matrix,
             one_scale,
             work.threads,
-            inputs_of(work.measured, tensor, work.threads),
+            inputs,
         )
 
 
@@ -195,18 +238,25 @@ def prefetch(
 
 def _tensor_range(work: Work, tensor: TensorPlan, checkpoint: Callable[[int], None]) -> Range:
     """One scale for the whole tensor needs its whole range first, also what other units hold."""
-    tiles = [(tensor, tile) for tile in tiles_of(tensor, whole(tensor))]
-    fetcher = _reading(work, tiles)
     low, high = float("inf"), float("-inf")
+    for fetched in _whole(work, tensor, checkpoint):
+        lo, hi = tile_range(tensor, fetched.tile, fetched.matrix(tensor), work.threads)
+        low, high = min(low, lo), max(high, hi)
+    return low, high
+
+
+def _whole(
+    work: Work, tensor: TensorPlan, checkpoint: Callable[[int], None]
+) -> Iterator[FetchedTile]:
+    """All tiles of a tensor; each is gone when the next one is asked for."""
+    fetcher = _reading(work, [(tensor, tile) for tile in tiles_of(tensor, whole(tensor))])
     try:
         for fetched in fetcher:
-            lo, hi = tile_range(tensor, fetched.tile, fetched.matrix(tensor), work.threads)
-            low, high = min(low, lo), max(high, hi)
+            yield fetched
             fetcher.release(fetched)
             checkpoint(0)
     finally:
         fetcher.close()
-    return low, high
 
 
 class _Writing:

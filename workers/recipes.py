@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from arrowquant.cli.request import Options
 from arrowquant.cli.request import recipe as fields_of
 from arrowquant.errors import ArrowQuantError as ClientError
-from service.domain.spec import MIN_MEMORY_BYTES, Limits, Recipe
+from service.domain.limits import MIN_MEMORY_BYTES, Limits
+from service.domain.spec import Recipe
 from workers import places
 
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}

@@ -17,7 +17,8 @@ import arrowquant
 from arrowquant.artifact.fidelity import ErrorSums
 from service import logs
 from service.domain.job import JobState
-from service.domain.spec import Limits, Recipe
+from service.domain.limits import Limits
+from service.domain.spec import Recipe
 from service.settings import Settings
 from workers import kernel_cache, local
 

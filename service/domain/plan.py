@@ -67,7 +67,10 @@ def make_plan(catalog: Catalog, recipe: ResolvedRecipe) -> Plan:
     tensors = _agree_on_ties(tensors)
     if recipe.calibration is not None:
         measured = catalog.calibration.weights if catalog.calibration else {}
-        tensors = tuple(with_measured(tensor, recipe.calibration, measured) for tensor in tensors)
+        tensors = tuple(
+            with_measured(tensor, recipe.calibration, measured, recipe.smoothing)
+            for tensor in tensors
+        )
     units = tuple(cut_units(tensor for tensor in tensors if tensor.tied_to is None))
     return Plan(recipe, catalog, tensors, units)
 

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from service.domain import spec, units
+from service.domain.limits import MIN_MEMORY_BYTES
 from service.domain.profiles import (
     GATES,
     Bits,
@@ -105,7 +106,7 @@ def limits() -> dict[str, int]:
         "max_rules": spec.MAX_RULES,
         "max_pattern_chars": spec.MAX_PATTERN_CHARS,
         "max_outputs": spec.MAX_OUTPUTS,
-        "min_memory_bytes": spec.MIN_MEMORY_BYTES,
+        "min_memory_bytes": MIN_MEMORY_BYTES,
         "min_quantized_elements": MIN_QUANTIZED_ELEMENTS,
         "max_row_bytes": units.MAX_ROW_BYTES,
     }

@@ -21,11 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from service.domain import location, methods
+from service.domain import location, methods, smoothing
 from service.domain.activations import Activations
 from service.domain.budget import Allocated, AnyBudget, ResolvedBudget, resolve_budget
 from service.domain.calibration import Calibration
 from service.domain.gates import Fallback, Gate, resolve_gate
+from service.domain.limits import Limits, Retention
 from service.domain.methods import METHODS
 from service.domain.modality import Modality, Part, recipe_of
 from service.domain.notify import NotifyList
@@ -44,12 +45,12 @@ from service.domain.profiles import (
     ScaleBits,
 )
 from service.domain.sensitivity import BUDGET_FLOORS
+from service.domain.smoothing import Smoothing
 from service.domain.wire import Wire
 
 MAX_RULES = 256
 MAX_PATTERN_CHARS = 512
 MAX_OUTPUTS = 8
-MIN_MEMORY_BYTES = 256 * 2**20
 
 
 class Rule(Wire):
@@ -146,6 +147,8 @@ class Recipe(Wire):
     # How the inputs of layers are to be quantized, by diffusion time: by its defaults where there is a
     # calibration file.
     activations: Activations | None = None
+    # Ranges are moved from the inputs of layers into their weights, by the calibration file.
+    smoothing: Smoothing | None = None
     # Several artifacts from one read of the source, each in a folder of its own.
     outputs: Annotated[tuple[OutputRecipe, ...], Field(max_length=MAX_OUTPUTS)] = ()
 
@@ -176,9 +179,14 @@ class Recipe(Wire):
         return self
 
     @model_validator(mode="after")
-    def _activations_are_measured(self) -> Self:
-        if self.activations and self.calibration is None and self.ref is None:
-            raise ValueError("activations are quantized as a calibration file says: name one")
+    def _what_is_measured(self) -> Self:
+        if self.calibration is None and self.ref is None:
+            if self.activations:
+                raise ValueError("activations are quantized as a calibration file says: name one")
+            if self.smoothing:
+                raise ValueError("smoothing goes by what a calibration file saw: name one")
+        if self.smoothing:
+            smoothing.check(self.calibration, self.activations, has_budget=self.budget is not None)
         return self
 
     @model_validator(mode="after")
@@ -255,22 +263,6 @@ class Output(Place):
         return value
 
 
-class Limits(Wire):
-    """Bounds on the work itself; they never change a byte of the result."""
-
-    threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    max_memory_bytes: Annotated[int, Field(ge=MIN_MEMORY_BYTES)] | None = None
-    max_runtime_s: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
-    max_pending_s: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
-
-
-class Retention(Wire):
-    """How long a job is kept after its end, and whether its artifact goes with it."""
-
-    days: Annotated[int, Field(ge=1, le=3650)]
-    artifacts: Literal["keep", "delete"] = "keep"
-
-
 Label = Annotated[str, StringConstraints(max_length=256)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 
@@ -321,6 +313,7 @@ class ResolvedRecipe(BaseModel):
     role_floors: dict[Role, Bits]
     calibration: Calibration | None = Field(default=None, exclude_if=lambda value: value is None)
     activations: Activations | None = Field(default=None, exclude_if=lambda value: value is None)
+    smoothing: Smoothing | None = Field(default=None, exclude_if=lambda value: value is None)
     budget: ResolvedBudget | None = Field(default=None, exclude_if=lambda value: value is None)
     # Made from the errors that were measured; whoever has it need not measure again.
     allocation: Allocated | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -379,6 +372,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         gate=resolve_gate(recipe.fallback, profile, bits),
         calibration=recipe.calibration,
         activations=_activations(recipe),
+        smoothing=smoothing.resolve(recipe.smoothing, _activations(recipe)),
         ladder=recipe.fallback.ladder or LADDER,
         role_floors=dict(ROLE_FLOORS if budget is None else BUDGET_FLOORS),
         budget=budget,
@@ -387,7 +381,9 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
 
 def _activations(recipe: Recipe) -> Activations | None:
     how = recipe.activations or Activations()
-    return None if recipe.calibration is None or how.mode == "none" else how
+    if recipe.calibration is None or how.mode == "none":
+        return None
+    return smoothing.as_they_come(how) if recipe.smoothing else how
 
 
 def canonical_json(value: Any) -> bytes:

@@ -12,6 +12,7 @@ from service.domain.methods import METHODS, STAND_IN, STAND_IN_GROUP, at_width
 from service.domain.modality import Part
 from service.domain.profiles import PROFILES, Action, Codebook, Granularity, Method, Role
 from service.domain.roles import role_of, rows_and_cols
+from service.domain.smoothing import Smoothing
 from service.domain.spec import ResolvedRecipe, Rule
 from service.domain.units import MAX_ROW_BYTES, TILE_BYTES
 
@@ -40,6 +41,7 @@ class Treatment:
     col_scale, bias_correction, calibrated   whether its tiles hold factors of columns, corrections of
                 the bias, and the error of the layer's output
     gptq_block  channels of the blocks of second moments by which GPTQ makes up for errors; 0: all at once
+    smoothing   how the factors of columns are found, the same for all tiles
     """
 
     action: Action
@@ -57,6 +59,7 @@ class Treatment:
     bias_correction: bool = False
     calibrated: bool = False
     gptq_block: int | None = None
+    smoothing: Smoothing | None = None
 
     @property
     def codec(self) -> str:
@@ -144,7 +147,10 @@ def plan_tensor(
 
 
 def with_measured(
-    tensor: TensorPlan, calibration: Calibration, weights: Mapping[str, Measured]
+    tensor: TensorPlan,
+    calibration: Calibration,
+    weights: Mapping[str, Measured],
+    smoothing: Smoothing | None = None,
 ) -> TensorPlan:
     """The same tensor in a job with a calibration file: how it is used, and if not, why.
 
@@ -159,8 +165,18 @@ def with_measured(
     elif how.method is None or not METHODS[how.method].importance:
         why = f"not calibrated: {how.method} counts all inputs the same"
     else:
-        return replace(tensor, treatment=_calibrated(tensor, calibration, measured))
+        how = _calibrated(tensor, calibration, measured)
+        return replace(tensor, treatment=_smoothed(tensor, how, smoothing))
     return replace(tensor, treatment=replace(how, reason=f"{how.reason}; {why}"))
+
+
+def _smoothed(tensor: TensorPlan, how: Treatment, smoothing: Smoothing | None) -> Treatment:
+    if smoothing is None:
+        return how
+    if tensor.rotated or how.per_tensor:
+        why = "smoothing is for codes that are not rotated, with scales of groups or rows"
+        return replace(how, reason=f"{how.reason}; {why}")
+    return replace(how, smoothing=smoothing, col_scale=True)
 
 
 def _calibrated(tensor: TensorPlan, calibration: Calibration, measured: Measured) -> Treatment:

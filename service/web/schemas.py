@@ -26,8 +26,9 @@ from service.domain.job import (
     TensorState,
     UnitKind,
 )
+from service.domain.limits import Limits, Retention
 from service.domain.notify import NotifyList
-from service.domain.spec import Label, LabelKey, Limits, Output, PlanRequest, Retention
+from service.domain.spec import Label, LabelKey, Output, PlanRequest
 
 JobView = Literal["basic", "full"]
 _WORDS = {number: word for word, number in PRIORITIES.items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from service.domain.job import JobRecord
-from service.domain.spec import Limits, Recipe
+from service.domain.limits import Limits
+from service.domain.spec import Recipe
 from service.settings import Settings
 from workers import places
 from workers.local import LocalJob, open_job

@@ -15,7 +15,8 @@ import arrowquant
 from arrowquant.calibration.reader import CalibrationFile
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobRecord, JobState
-from service.domain.spec import Limits, Place, Source
+from service.domain.limits import Limits
+from service.domain.spec import Place, Source
 from service.usecases import replays
 from tests import weights
 from tests.client import calibrations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import arrowquant
 from arrowquant.artifact.source import open_source
 from service.domain.job import JobState
-from service.domain.spec import Limits
+from service.domain.limits import Limits
 from tests import weights
 from tests.client import calibrations
 from tests.workers.runs import begin, digests, finish

@@ -11,7 +11,8 @@ import pytest
 
 import arrowquant
 from service.domain.job import JobState, UnitKind
-from service.domain.spec import Limits, PlanRequest, Recipe, Source
+from service.domain.limits import Limits
+from service.domain.spec import PlanRequest, Recipe, Source
 from service.usecases.plan import announce
 from tests import weights
 from tests.workers.runs import begin, digests, finish

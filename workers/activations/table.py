@@ -88,12 +88,16 @@ def make(
     most: int,
     weighting: Weighting,
     pause: Callable[[], None],
+    *,
+    divided: bool = False,
 ) -> Table | None:
     """The table of some layers' inputs; None if the file has histograms of none of them.
 
     layers  names of weights, in the order of the rows
     most    groups of times, unless the recipe says how many
     pause   called between inputs; may raise to stop
+    divided a runtime divides inputs by factors before they are quantized, where a tensor has any: the table
+            says so, and its static ranges are those of inputs before that
     """
     index = file.index
     inputs = {name: index.weights[name].input for name in layers}
@@ -120,6 +124,8 @@ def make(
     summary = _summary(
         index.domain, edges, choice, measured, mode, how, len({r["layer"] for r in rows})
     )
+    if divided:
+        summary["divided_by"] = "col_scale"
     return Table(_file(rows, {"version": form.VERSION, **summary}), summary)
 
 

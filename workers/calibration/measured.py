@@ -20,9 +20,11 @@ from service.domain.activations import Activations
 from service.domain.calibration import Calibration, invalid
 from service.domain.catalog import ObjectInfo
 from service.domain.ports import ObjectStore
+from service.domain.treatment import TensorPlan
 from workers.activations import table
 from workers.activations.table import Table
 from workers.calibration.moments import read_moments
+from workers.spatial.smoothing import Look, factors
 from workers.stages.calibrated import Moments
 from workers.stages.ranged import Ranged
 
@@ -57,13 +59,21 @@ class Measured:
         self._file.close()
 
     def activations(
-        self, layers: Sequence[str], how: Activations, most: int, pause: Callable[[], None]
+        self,
+        layers: Sequence[str],
+        how: Activations,
+        most: int,
+        pause: Callable[[], None],
+        *,
+        divided: bool,
     ) -> Table | None:
         """How the inputs of layers are to be quantized, see workers.activations.table; None if the file has no
         histograms of theirs."""
         known = [name for name in layers if name in self._file.index.weights]
         try:
-            return table.make(self._file, known, how, most, self._how.weighting, pause)
+            return table.make(
+                self._file, known, how, most, self._how.weighting, pause, divided=divided
+            )
         except CalibrationError as error:
             raise self._told(error) from None
 
@@ -91,6 +101,16 @@ class Measured:
         mean = self._kept[self._file.index.weights[weight].input][1]
         assert mean is not None  # planning asked the index
         return mean
+
+    def smoothing(self, tensor: TensorPlan, look: Look, threads: int) -> NDArray[np.float32]:
+        """Factors of a smoothed tensor's columns, float32 (cols,). Raises invalid_calibration where the file
+        has no largest magnitudes."""
+        stats = self._stats(self._file.index.weights[tensor.name].input)
+        if stats.abs_max is None:
+            found = invalid("it has no largest magnitudes to smooth by", self._key)
+            found.where["tensor"] = tensor.name
+            raise found
+        return factors(look, tensor, stats, self._file.index.omega, threads)
 
     def moments(self, weight: str, block: int, threads: int) -> Moments:
         """Second moments of a weight's input and their factor; kept for the next weight that it feeds.

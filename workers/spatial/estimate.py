@@ -44,8 +44,8 @@ class Sample:
 
     def error(self, s: Vector, target: Target, threads: int = 1) -> float:
         """Squared error of the output over the output's square, with columns scaled by s (cols,)."""
-        w, h = self.w.astype(np.float64), self.square
-        signal = float((w**2).sum(axis=0) @ h)
+        energy = np.einsum("ij,ij->j", self.w, self.w, dtype=np.float64)
+        signal = float(energy @ self.square)
         if not signal > 0:
             return 0.0
         lost = 0.0
@@ -53,7 +53,7 @@ class Sample:
             lost += self._weights(s, target, threads)
         if target.activation_bits:
             step = 2 * float((self.most / s).max()) / ((1 << target.activation_bits) - 1)
-            lost += step**2 / 12 * float((w**2).sum(axis=0) @ s**2)
+            lost += step**2 / 12 * float(energy @ s**2)
         return lost / signal
 
     def _weights(self, s: Vector, target: Target, threads: int) -> float:

@@ -29,17 +29,22 @@ class Inputs:
     importance  float32 (cols,), E[x^2]
     mean        float32 (cols,), E[x], to correct the bias
     moments     for GPTQ
+    factors     float32 (cols,), what columns are multiplied by where they are smoothed
     """
 
     importance: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float32] | None = None
     moments: Moments | None = None
+    factors: npt.NDArray[np.float32] | None = None
 
 
 def fit(weights: Weights, tensor: TensorPlan, inputs: Inputs) -> Fitted:
     """What is stored of a tile, its errors, and those of the layer's output."""
     if inputs.moments is not None:
         stored, errors, output = _gptq(weights, tensor, inputs.moments)
+    elif inputs.factors is not None:
+        w = kernels.widen(weights.x, weights.dtype)
+        stored, errors, output = _scaled(weights, w, tensor, inputs.importance, inputs.factors)
     elif tensor.treatment.col_scale:
         stored, errors, output = _awq(weights, tensor, inputs.importance)
     else:
@@ -81,8 +86,21 @@ def _awq(weights: Weights, tensor: TensorPlan, importance: npt.NDArray[np.float3
         return weighted.sum_e2
 
     _, scale = kernels.awq_scales([w], importance, loss, threads=threads)
+    return _scaled(weights, w, tensor, importance, scale)
+
+
+def _scaled(
+    weights: Weights,
+    w: npt.NDArray[np.float32],
+    tensor: TensorPlan,
+    importance: npt.NDArray[np.float32],
+    scale: npt.NDArray[np.float32],
+) -> Fitted:
+    """Columns times factors, quantized; errors are those of the weights that readers divide again."""
+    threads = weights.threads
     product = kernels.scale_columns(w, scale, threads=threads)
-    stored, _, output = scaled(product, kernels.scaled_importance(importance, scale))
+    h = kernels.scaled_importance(importance, scale)
+    stored, _, output = methods.fit(Weights(product, "F32", h, None, threads), tensor.treatment)
     methods.decode(stored, tensor, threads, product)
     product /= scale
     errors = kernels.measure(weights.x, product, dtype=weights.dtype, threads=threads)

@@ -33,5 +33,7 @@ def activations(
                 continue
             most = PROFILES[alone.recipe.profile].time_groups
             with tracing.span("activations", attributes={"layers": len(layers)}):
-                found.append(measured.activations(layers, how, most, lease.check))
+                divided = alone.recipe.smoothing is not None
+                table = measured.activations(layers, how, most, lease.check, divided=divided)
+                found.append(table)
         return found

@@ -142,7 +142,8 @@ class Activations:
         """The quantizer of a layer's input at time t, in the table's domain.
 
         Times before the first group and after the last one are given these. `branch` is asked for where the table
-        tells branches of guidance apart.
+        tells branches of guidance apart. Where the head says `divided_by`, what is quantized is the input over the
+        tensor's `col_scale`, if it has one.
         """
         branches = self._rows.get(layer)
         if branches is None:
@@ -165,6 +166,13 @@ class Activations:
             raise ValueError("t must be a finite number")
         row = found[max(0, bisect_right([each.t_lo for each in found], t) - 1)]
         chosen = mode or self.mode
+        if chosen == "static" and "divided_by" in self.head:
+            raise ArtifactError(
+                "no_activations",
+                "its static ranges are of inputs before they are divided by col_scale",
+                "Divide the input of a layer by its col_scale, and use dynamic_per_token.",
+                {"layer": layer},
+            )
         static = chosen == "static"
         return Activation(
             layer,

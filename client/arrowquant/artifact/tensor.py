@@ -107,6 +107,16 @@ class QuantizedTensor:
         """The tiles with all their fields."""
         return self._read(self._entry)
 
+    def col_scale(self) -> NDArray[np.float32] | None:
+        """What the columns were multiplied by, float32 (cols of the matrix,), if it is the same for all rows: a runtime
+        may then divide the layer's input by it instead of dividing the weights. Else None."""
+        found = [tile.col_scale for tile in self.stored()]
+        if not found or found[0] is None:
+            return None
+        first = found[0]
+        same = all(each is not None and np.array_equal(each, first) for each in found)
+        return first.copy() if same else None
+
     def bias_correction(self) -> NDArray[np.float32] | None:
         """What is to be added to the bias of the layer, float32 (rows of the matrix,): what its mean
         output lost in quantization. None where nothing was stored."""

@@ -97,6 +97,7 @@ from arrowquant.http.types.replays import (
 )
 from arrowquant.http.types.shared import (
     Activations,
+    Aggregate,
     Budget,
     Calibration,
     Candidate,
@@ -113,6 +114,7 @@ from arrowquant.http.types.shared import (
     Role,
     Rule,
     Search,
+    Smoothing,
     Source,
     UnitKind,
 )
@@ -145,6 +147,7 @@ from arrowquant.http.types.webhooks import (
 
 __all__ = [
     "Activations",
+    "Aggregate",
     "Allocated",
     "ApiKey",
     "ApiKeyPage",
@@ -249,6 +252,7 @@ __all__ = [
     "Scope",
     "Search",
     "SecretApiKey",
+    "Smoothing",
     "Source",
     "SourceObject",
     "Standing",

@@ -19,6 +19,7 @@ from arrowquant.http.types.shared import (
     Role,
     Rule,
     Search,
+    Smoothing,
     Source,
 )
 
@@ -186,6 +187,7 @@ class ResolvedRecipe(TypedDict):
     role_floors: dict[str, Literal[2, 3, 4, 8]]
     calibration: NotRequired[Calibration | None]
     activations: NotRequired[Activations | None]
+    smoothing: NotRequired[Smoothing | None]
     budget: NotRequired[ResolvedBudget | None]
     allocation: NotRequired[Allocated | None]
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
+Aggregate: TypeAlias = Literal["max", "mean", "salience"]
+
+
 JobState: TypeAlias = Literal[
     "QUEUED", "RUNNING", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"
 ]
@@ -221,6 +224,7 @@ class Recipe(TypedDict):
     fallback: NotRequired[Fallback]
     calibration: NotRequired[Calibration | None]
     activations: NotRequired[Activations | None]
+    smoothing: NotRequired[Smoothing | None]
     outputs: NotRequired[list[OutputRecipe]]
 
 
@@ -260,6 +264,20 @@ class Search(TypedDict):
     evaluations: NotRequired[int]
     population: NotRequired[int]
     seed: NotRequired[int]
+
+
+class Smoothing(TypedDict):
+    """Columns of weights are multiplied by s_j = max|x_j|^alpha / max|W_:j|^(1 - alpha) before
+    they are quantized; a runtime that quantizes inputs divides them by s, which is stored.
+    Needs a calibration file.
+
+    alpha null: for each tensor the one of least estimated error, or none activation_bits of
+    the inputs, for the estimate; 0: they are not quantized. Left out: as `activations` says
+    """
+
+    alpha: NotRequired[float | None]
+    aggregate: NotRequired[Aggregate]
+    activation_bits: NotRequired[int | None]
 
 
 class Source(TypedDict):
