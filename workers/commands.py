@@ -250,6 +250,10 @@ def fold(
         int,
         typer.Option("--activation-bits", min=0, max=16, help="Of its inputs; 0 for as they are"),
     ] = 8,
+    calibration_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the calibration of the folded model here"),
+    ] = None,
     threads: Threads = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite what is there")] = False,
     as_json: AsJson = False,
@@ -262,6 +266,7 @@ def fold(
         kernel_cache.choose(Settings.load().data_dir)
         from workers.spatial import fold as folding
         from workers.spatial.estimate import Target
+        from workers.spatial.recalibrate import recalibrate
 
         if bits not in (0, 2, 3, 4, 8):
             raise recipes.UsageError(f"--bits {bits}: 2, 3, 4, 8, or 0 for weights as they are")
@@ -276,6 +281,8 @@ def fold(
             made = folding.plan(src, calibration, options, lambda name: status.update(escape(name)))
             status.update("writing")
             folding.write(src, dst, made, replace=replace)
+            if calibration_out is not None:
+                recalibrate(calibration, dst, folding.columns(src, made), calibration_out)
         if as_json:
             typer.echo(json.dumps(made.summary(), indent=2))
         else:

@@ -12,6 +12,8 @@ from click.testing import Result
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from arrowquant.calibration.checking import describe
+from arrowquant.calibration.reader import CalibrationFile
 from arrowquant.cli.app import app
 from service.domain.folding import find
 from service.domain.safetensors import header_length, parse_header
@@ -55,11 +57,15 @@ class Model:
         (self.place / "config.json").write_text(json.dumps(config))
         self.calibration = place / "c.arrow"
         layers = [n for n, s in block.shapes.items() if len(s) > 1 and "table" not in n]
+        self.seen = {
+            n: outliers(i, int(np.prod(block.shapes[n][1:]))) for i, n in enumerate(layers)
+        }
         calibrations.write(
             self.calibration,
-            {n: outliers(i, int(np.prod(block.shapes[n][1:]))) for i, n in enumerate(layers)},
+            self.seen,
             weights={n: self.stored[n][1].tobytes() for n in layers},
-            moment="none",
+            moment="full",
+            keep=50,
             times=np.linspace(0, 999, 200),
         )
 
@@ -136,6 +142,54 @@ def test_what_is_chosen_is_estimated_not_to_be_worse(tmp_path: Path) -> None:
         assert file.read_bytes() == (model.place / file.name).read_bytes()
     before, after = model.output(model.stored), model.output(load(tmp_path / "out"))
     np.testing.assert_allclose(before[0], after[0], atol=1e-3)  # halves near zero are rounded
+
+
+def test_the_calibration_of_the_folded_model(tmp_path: Path) -> None:
+    """What its layers would have seen: their inputs over the factors, bound to the new weights."""
+    model = Model(tmp_path, DREAM, "F32")
+    out, new = tmp_path / "out", tmp_path / "new.arrow"
+    run(
+        model.place,
+        out,
+        "--calibration",
+        model.calibration,
+        "--alpha",
+        0.5,
+        "--calibration-out",
+        new,
+    )
+    assert not describe(new, out)["mismatches"]
+    assert describe(new, model.place)["mismatches"]
+    with CalibrationFile.open(model.calibration) as before, CalibrationFile.open(new) as after:
+        assert after.index.weights.keys() == before.index.weights.keys()
+        changed = load(out)
+        for name, weight in after.index.weights.items():
+            x = model.seen[name].astype(np.float64)
+            used = x.any(axis=0)
+            old, w = (t[name][1].astype(np.float64) for t in (model.stored, changed))
+            # Rows may be divided too: one factor for a whole column is left after the first row's.
+            s = (w / old)[0] / (w / old)[0, 0]
+            seen = after.stats(weight.input)
+            ratio = np.sqrt((x**2).sum(0)[used] / seen.sum_sq.sum(0)[used]) / s[used]
+            np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+            samples = after.samples(weight.input)
+            assert samples is not None
+            assert seen.abs_max is not None
+            np.testing.assert_allclose(
+                seen.abs_max.max(0)[used] * s[used] * ratio[0], np.abs(x).max(0)[used], rtol=1e-5
+            )
+            # As wide as the vectors that were kept, and full moments, are divided as well.
+            kept = before.samples(before.index.weights[name].input)
+            assert kept is not None
+            np.testing.assert_allclose(
+                samples.data[:, used] * s[used] * ratio[0], kept.data[:, used], rtol=2e-3, atol=1e-3
+            )
+            moments = [panel.data for panel in after.panels(weight.input)]
+            scaled = x[:, used] / (s[used] * ratio[0])
+            np.testing.assert_allclose(
+                np.block(moments)[np.ix_(used, used)], scaled.T @ scaled, rtol=1e-3, atol=1e-2
+            )
+    run(out, tmp_path / "twice", "--calibration", new)
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "salience"])

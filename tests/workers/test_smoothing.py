@@ -15,11 +15,14 @@ from arrowquant.calibration.reader import CalibrationFile
 from arrowquant.errors import ArtifactError
 from service.domain.job import JobRecord, JobState
 from service.domain.smoothing import Aggregate
-from service.domain.spec import Recipe
+from service.domain.spec import Place, Recipe, Source
+from service.usecases import replays
 from tests import weights
 from tests.client import calibrations
 from tests.workers.runs import begin, digests, finish
+from workers.local import TENANT
 from workers.spatial import scales
+from workers.workshop import Workshop
 
 FREE: dict[str, Any] = {"fallback": {"enabled": False}, "unbias": 0.0, "group_size": 64}
 BIG, QKV, CONV = "blocks.0.mlp.fc1.weight", "blocks.0.attn.qkv.weight", "blocks.0.conv.weight"
@@ -146,6 +149,24 @@ def test_outputs_of_one_read_have_their_own_factors(folder: Path, tmp_path: Path
     assert {n: d for n, d in both.items() if n.startswith("part-")} == {
         n: d for n, d in alone.items() if n.startswith("part-")
     }
+
+
+def test_a_replay_finds_the_same(tmp_path: Path) -> None:
+    tensors = {QKV: TENSORS[QKV]}
+    weights.write(tmp_path / "model.safetensors", tensors)
+    calibrations.write(
+        tmp_path / "c.arrow", {QKV: FED[QKV]}, weights={QKV: TENSORS[QKV][1].tobytes()}
+    )
+    job = begin(tmp_path, tmp_path / "model.safetensors", tmp_path / "out",
+                measured=tmp_path / "c.arrow", bits=4, smoothing={}, **FREE)  # fmt: skip
+    assert finish(job).state is JobState.SUCCEEDED
+    deps = job.deps
+    places = Place(connection="output"), Source(connection="source", prefix="model.safetensors")
+    asked = replays.create(deps.stores, deps.ledger, deps.bell, TENANT, *places).job
+    Workshop(deps).run()
+    summary = replays.get(deps.ledger, TENANT, asked.id).summary
+    assert summary is not None
+    assert summary["verdict"] == "identical"
 
 
 def test_what_is_not_smoothed_says_why(folder: Path, tmp_path: Path) -> None:

@@ -166,10 +166,7 @@ def write(place: Path, out: Path, plan: Plan, *, replace: bool = False) -> list[
     target = check_output(place, out, replace=replace)
     beside = sorted(place.glob("*.json")) if place.is_dir() else []
     tensors = {n: t for n, t in files.tensors(place).items() if files.rewritable(t)}
-    changes = Changes({name: (t.rows, t.cols) for name, t in tensors.items()})
-    for folded in plan.folded:
-        if folded.alpha is not None:
-            changes.fold(folded.group, folded.s)
+    changes = _changes(tensors, plan)
     partial = {file: end.with_name(f".{end.name}.partial") for file, end in target.items()}
     try:
         for file, copy in partial.items():
@@ -185,6 +182,21 @@ def write(place: Path, out: Path, plan: Plan, *, replace: bool = False) -> list[
         for copy in partial.values():
             copy.unlink(missing_ok=True)
     return list(target.values())
+
+
+def columns(place: Path, plan: Plan) -> dict[str, Vector]:
+    """What the columns of weights are multiplied by, float64 (cols,), by name."""
+    tensors = {n: t for n, t in files.tensors(place).items() if files.rewritable(t)}
+    found = _changes(tensors, plan).by_name
+    return {name: change.columns for name, change in found.items() if change.columns is not None}
+
+
+def _changes(tensors: dict[str, Stored], plan: Plan) -> Changes:
+    changes = Changes({name: (t.rows, t.cols) for name, t in tensors.items()})
+    for folded in plan.folded:
+        if folded.alpha is not None:
+            changes.fold(folded.group, folded.s)
+    return changes
 
 
 def _rewrite(copy: Path, tensors: dict[str, Stored], changes: dict[str, Change]) -> None:
