@@ -63,6 +63,14 @@ CalibrationFile = Annotated[
         help="What the layers of these weights saw; weighs errors by it",
     ),
 ]
+SmoothingText = Annotated[
+    str | None,
+    typer.Option(
+        "--smoothing",
+        metavar="ALPHA|best",
+        help="Move ranges of inputs into the weights, 0 to 1; needs --calibration",
+    ),
+]
 BudgetText = Annotated[
     str | None,
     typer.Option(
@@ -111,6 +119,7 @@ def quantize(
     rotation: Rotation = None,
     unbias: Unbias = None,
     calibration: CalibrationFile = None,
+    smoothing: SmoothingText = None,
     modality: Modality = None,
     budget: BudgetText = None,
     rule: Rules = None,
@@ -138,6 +147,7 @@ def quantize(
         codebook=codebook,
         rotation=rotation,
         unbias=unbias,
+        smoothing=smoothing,
         modality=modality,
         budget=budget,
         rules=rule,
@@ -168,6 +178,7 @@ def plan(
     rotation: Rotation = None,
     unbias: Unbias = None,
     calibration: CalibrationFile = None,
+    smoothing: SmoothingText = None,
     modality: Modality = None,
     budget: BudgetText = None,
     rule: Rules = None,
@@ -190,6 +201,7 @@ def plan(
         codebook=codebook,
         rotation=rotation,
         unbias=unbias,
+        smoothing=smoothing,
         modality=modality,
         budget=budget,
         rules=rule,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import arrowquant
 from arrowquant.calibration.reader import CalibrationFile
+from arrowquant.cli.request import Options
 from arrowquant.errors import ArtifactError
 from service.domain.job import JobRecord, JobState
 from service.domain.smoothing import Aggregate
@@ -20,6 +21,7 @@ from service.usecases import replays
 from tests import weights
 from tests.client import calibrations
 from tests.workers.runs import begin, digests, finish
+from workers import recipes
 from workers.local import TENANT
 from workers.spatial import scales
 from workers.workshop import Workshop
@@ -149,6 +151,17 @@ def test_outputs_of_one_read_have_their_own_factors(folder: Path, tmp_path: Path
     assert {n: d for n, d in both.items() if n.startswith("part-")} == {
         n: d for n, d in alone.items() if n.startswith("part-")
     }
+
+
+@pytest.mark.parametrize(("text", "fields"), [("best", {}), ("0.5", {"alpha": 0.5})])
+def test_on_the_command_line(folder: Path, text: str, fields: dict[str, float]) -> None:
+    made = recipes.build(None, Options(smoothing=text), str(folder / "c.arrow"))
+    assert made.smoothing is not None
+    assert made.smoothing.model_dump(exclude_unset=True) == fields
+    with pytest.raises(recipes.UsageError, match="is no strength"):
+        recipes.build(None, Options(smoothing="much"), str(folder / "c.arrow"))
+    with pytest.raises(recipes.UsageError, match="name one"):
+        recipes.build(None, Options(smoothing=text), None)
 
 
 def test_a_replay_finds_the_same(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Options:
     unbias: float | None = None
     modality: str | None = None
     calibration: dict[str, str] | None = None
+    smoothing: str | None = None
     budget: str | None = None
     rules: list[str] | None = None
     no_fallback: bool = False
@@ -82,6 +83,7 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
         "unbias": options.unbias,
         "modality": options.modality,
         "budget": None if options.budget is None else budget(options.budget),
+        "smoothing": None if options.smoothing is None else smoothing(options.smoothing),
     }
     fields |= {key: value for key, value in given.items() if value is not None}
     if options.calibration is not None:
@@ -96,6 +98,16 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
     if gate:
         fields["fallback"] = {**fields.get("fallback", {}), **gate}
     return fields
+
+
+def smoothing(text: str) -> dict[str, Any]:
+    """`best`, or a strength from 0 to 1."""
+    if text == "best":
+        return {}
+    try:
+        return {"alpha": float(text)}
+    except ValueError:
+        raise usage(f"--smoothing {text!r} is no strength", "Write 0 to 1, or best.") from None
 
 
 def budget(text: str) -> dict[str, Any]:
