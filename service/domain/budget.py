@@ -84,7 +84,10 @@ def _bits_per_weight(value: Any) -> Any:
 
 # A bare number is bits per weight.
 AnyBudget = Annotated[
-    Budget, BeforeValidator(_bits_per_weight, json_schema_input_type=Budget | float)
+    Budget,
+    BeforeValidator(
+        _bits_per_weight, json_schema_input_type=Budget | Annotated[float, Field(gt=0, le=64)]
+    ),
 ]
 
 
