@@ -81,7 +81,7 @@ def test_threads(
     assert max(len(idents) for idents in takers.values()) == used
 
 
-@pytest.mark.parametrize(("asked", "limit"), [(1024, 1024), (65536, 4096)])
+@pytest.mark.parametrize(("asked", "limit"), [(3072, 3072), (65536, 4096)])
 def test_memory_is_the_tighter_of_two_limits(
     limited: World, monkeypatch: pytest.MonkeyPatch, asked: int, limit: int
 ) -> None:
