@@ -209,12 +209,7 @@ def _folders(model: Model, job: Job, machine: dict[str, Any]) -> Field:
 
 
 def _buckets(model: Model, job: Job, server: S3Server, source: str) -> Field:
-    account = {
-        "AWS_ENDPOINT_URL": server.endpoint_url,
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        "AWS_DEFAULT_REGION": server.region,
-    }
+    account = server.client_environment
 
     def afresh(process: Process) -> Contestant:
         """To a bucket of its own, which is gone afterwards with all that it took on the disk."""

@@ -189,6 +189,16 @@ class S3Server(Server):
         )
         return client
 
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """Variables from which boto3 finds this server without being told."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": self.region,
+        }
+
     def make_bucket(self) -> str:
         """Make an empty bucket and return its name."""
         name = f"test-{secrets.token_hex(6)}"

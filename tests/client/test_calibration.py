@@ -39,8 +39,7 @@ def test_what_was_captured_is_read_back(tmp_path: Path) -> None:
         keep=30,
     )
     with CalibrationFile.open(tmp_path / "c.arrow") as file:
-        entry = file.index.feeding("b.weight")
-        assert entry is not None
+        entry = file.index.by_id[file.index.weights["b.weight"].input]
         assert (entry.id, entry.n, entry.moment, entry.block) == ("a.weight#in", 40, "block", 16)
         stats = file.stats(entry.id)
         assert stats.bins.tolist() == [0, 1, 2]

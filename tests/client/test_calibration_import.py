@@ -40,9 +40,7 @@ def source(tmp_path: Path) -> Path:
 
 def means(path: Path, weight: str) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     with CalibrationFile.open(path) as file:
-        entry = file.index.feeding(weight)
-        assert entry is not None
-        stats = file.stats(entry.id)
+        stats = file.stats(file.index.weights[weight].input)
         return stats.mean_square(), stats.mean()
 
 

@@ -289,12 +289,7 @@ def test_from_s3_only_what_a_unit_needs_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Second moments and samples of a file are large; importances do not need them."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_server.endpoint_url,
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    for name, value in s3_server.client_environment.items():
         monkeypatch.setenv(name, value)
     many = {f"other.{n}.weight": activations(n, 256, 300) for n in range(20)}
     file = tmp_path / "c.arrow"

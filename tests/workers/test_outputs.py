@@ -160,12 +160,7 @@ def test_ranged_reads_from_s3_are_one_copy_of_the_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Counted from the ranges of the requests that go out."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_server.endpoint_url,
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    for name, value in s3_server.client_environment.items():
         monkeypatch.setenv(name, value)
     client = s3_server.client()
     client.upload_file(str(large), s3_bucket, "in/model.safetensors")

@@ -67,12 +67,7 @@ def test_through_a_real_store(
     tmp_path: Path, s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Source and artifact in S3: the same comes out, then a tile is changed in the bucket."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_server.endpoint_url,
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    for name, value in s3_server.client_environment.items():
         monkeypatch.setenv(name, value)
     s3 = s3_server.client()
     model = weights.write(tmp_path / "model.safetensors", weights.mixed())

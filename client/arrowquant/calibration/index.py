@@ -108,11 +108,6 @@ class Index:
     def batches(self) -> int:
         return sum(entry.batches() for entry in self.inputs)
 
-    def feeding(self, weight: str) -> Input | None:
-        """The input of a weight, if it was measured."""
-        entry = self.weights.get(weight)
-        return None if entry is None else self.by_id[entry.input]
-
     def dump(self) -> bytes:
         """The JSON form: equal indexes give equal bytes."""
         value = {

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from arrowquant.calibration import histogram, layout
+from arrowquant.calibration import layout
 from arrowquant.calibration.index import invalid
 
 Weighting = Literal["captured", "uniform"]
@@ -209,8 +209,3 @@ def add_samples(one: Samples, other: Samples, most: int) -> Samples:
     ranked = sorted(range(len(keys)), key=lambda i: (int(keys[i]), int(bins[i]), data[i].tobytes()))
     order = np.array(ranked[:most], np.intp)
     return Samples(data[order], bins[order], keys[order])
-
-
-def no_hist(rows: int) -> NDArray[np.int64]:
-    """Empty histograms, int64 (rows, BINS)."""
-    return np.zeros((rows, histogram.BINS), np.int64)

@@ -10,6 +10,7 @@
 torch is not a dependency of this package: it is used where it is installed.
 """
 
+from arrowquant.calibration.bins import edges_between
 from arrowquant.torch.capture import Capture, capture
 
-__all__ = ["Capture", "capture"]
+__all__ = ["Capture", "capture", "edges_between"]
