@@ -3,13 +3,15 @@
 No result depends on the cut. Blocks are handed out in order from one counter, not dealt beforehand,
 so a thread that loses its processor delays one block only.
 
-The threads live as long as the call: starting them costs a tenth of a millisecond, small tensors
-(one block) need none, and there is no pool that a forked child could inherit without its threads.
+Helpers are started when they are first needed and wait for the next call: starting and ending them
+anew cost a tenth of a tile that is quantized fast. A forked child, which has none of its parent's
+threads, begins with none.
 """
 
+import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 BLOCK_WEIGHTS = 1 << 17  # small enough to balance, large enough to hide the cost of a call
 MOST_WEIGHTS = 1 << 20  # of kernels so fast that calls cost them a tenth otherwise
@@ -20,6 +22,33 @@ def blocks(rows: int, cols: int, weights: int = BLOCK_WEIGHTS) -> list[slice]:
     """Row ranges of about so many weights."""
     height = max(1, weights // cols)
     return [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
+
+
+MOST_HELPERS = 256  # of a process; a call that gets none does all of its work itself
+
+
+class _Helpers:
+    """The process's threads beside those that call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Have a helper do this, when one is free."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(MOST_HELPERS, "kernels")
+            return self._pool.submit(work)
+
+    def forget(self) -> None:
+        """In a forked child: the threads, and whoever held the lock, stayed with the parent."""
+        self._lock = threading.Lock()
+        self._pool = None
+
+
+_HELPERS = _Helpers()
+os.register_at_fork(after_in_child=_HELPERS.forget)
 
 
 class _Pass:
@@ -70,13 +99,15 @@ def over_rows(
     if helpers < 1:
         run.drain()
     else:
-        with ThreadPoolExecutor(helpers, "kernels") as pool:
-            futures = [pool.submit(run.drain) for _ in range(helpers)]
-            try:
-                run.drain()
-            finally:
-                run.close()
-        for future in futures:
+        futures = [_HELPERS.submit(run.drain) for _ in range(helpers)]
+        try:
+            run.drain()
+        finally:
+            run.close()
+            # Those that had not begun find nothing left to do.
+            begun = [future for future in futures if not future.cancel()]
+            wait(begun)
+        for future in begun:
             future.result()
     if not run.stops:
         return None

@@ -7,6 +7,7 @@ so that `arrowquant --help` stays quick.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -326,7 +327,8 @@ def _run(
 
     job = local.open_job(settings, src, dst, recipe, limits, calibration, replace=replace)
     with contextlib.closing(job):
-        last = render.follow(console, job.run(), job.troubles)
+        gc.freeze()  # what is here now stays: looking through it again and again costs time
+        last = render.follow(console, job.run(), job.news)
         if last.state is not JobState.SUCCEEDED:
             raise local.failure(last)
         job.forget()

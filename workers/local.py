@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from service.domain.egress import EgressPolicy
 from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError
 from service.domain.ids import new_id
-from service.domain.job import TERMINAL, Event, EventType, JobRecord, JobState
+from service.domain.job import TERMINAL, Event, JobRecord, JobState
 from service.domain.limits import Limits
 from service.domain.outputs import resolve_outputs, to_json
 from service.domain.ports import JobQuery, NewJob, ObjectStore
@@ -44,6 +45,7 @@ from workers.workshop import Workshop
 
 TENANT = "local"
 POLL_S = 0.2
+WORKSHOPS = 2
 EVENTS_AT_ONCE = 1000
 
 
@@ -92,18 +94,27 @@ class LocalJob:
     ledger_file: Path
 
     def run(self) -> Iterator[JobRecord]:
-        """Work in a thread; yield the job as it goes on, and last as it ended."""
-        worker = threading.Thread(target=self._work, name="workshop", daemon=True)
-        worker.start()
-        while worker.is_alive():
-            yield self.deps.ledger.get_job(self.job_id)
-            worker.join(POLL_S)
+        """Work in threads; yield the job as it goes on, and last as it ended.
+
+        There are two: while one brings its part to the disk and accounts for it, the other one
+        quantizes. They take turns with tiles in memory, so that both need no more than one does.
+        """
+        turn = threading.Lock()
+        workers = [
+            threading.Thread(target=self._work, args=(turn,), name="workshop", daemon=True)
+            for _ in range(WORKSHOPS)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            while worker.is_alive():
+                yield self.deps.ledger.get_job(self.job_id)
+                worker.join(POLL_S)
         yield self.deps.ledger.get_job(self.job_id)
 
-    def troubles(self, after: int) -> list[Event]:
-        """The warnings among the events past this number."""
-        events = self.deps.ledger.events(self.job_id, after, EVENTS_AT_ONCE)
-        return [event for event in events if event.type is EventType.WARNING]
+    def news(self, after: int) -> list[Event]:
+        """The events past this number, as many as are read at once."""
+        return self.deps.ledger.events(self.job_id, after, EVENTS_AT_ONCE)
 
     def close(self) -> None:
         """Let go of the ledger. A job that has not ended goes on when it is opened again."""
@@ -115,8 +126,8 @@ class LocalJob:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.ledger_file}{suffix}").unlink(missing_ok=True)
 
-    def _work(self) -> None:
-        workshop = Workshop(self.deps)
+    def _work(self, turn: AbstractContextManager[object]) -> None:
+        workshop = Workshop(self.deps, turn=turn)
         workshop.release_dead()
         pause = threading.Event()
         while self.deps.ledger.get_job(self.job_id).state not in TERMINAL:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from service.domain.access import ALL_SCOPES
 from service.domain.errors import ArrowQuantError
-from service.domain.job import Event, JobRecord, JobState
+from service.domain.job import Event, EventType, JobRecord, JobState
 from service.settings import Settings
 from service.wiring import wire
 from workers.listening import address
@@ -31,11 +31,11 @@ from workers.standalone import Broker
 def follow(
     console: Console,
     records: Iterable[JobRecord],
-    troubles: Callable[[int], Iterable[Event]] = lambda _: (),
+    news: Callable[[int], Iterable[Event]] = lambda _: (),
 ) -> JobRecord:
     """Draw a job's progress until it ends; its last record.
 
-    troubles  the warnings among the events past a number: what is said while a job waits
+    news  the events past a number; the warnings among them are said while a job waits
     """
     columns = (
         TextColumn("{task.description:<11}"),
@@ -54,8 +54,9 @@ def follow(
             phase = last.phase.value.lower() if last.phase else last.state.value.lower()
             done = progress.bytes_total if last.state is JobState.SUCCEEDED else progress.bytes_done
             bar.update(task, description=phase, total=progress.bytes_total or None, completed=done)
-            for event in troubles(seen):
-                bar.console.print(_trouble(event.data), highlight=False, soft_wrap=True)
+            for event in news(seen) if last.event_seq > seen else ():
+                if event.type is EventType.WARNING:
+                    bar.console.print(_trouble(event.data), highlight=False, soft_wrap=True)
                 seen = event.seq
         if last is not None and last.state is JobState.SUCCEEDED:
             bar.update(task, description="done")

@@ -13,6 +13,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,7 @@ class Workshop:
 
     interrupted  whether even the unit in hand is to be given back, asked between tiles
     progress     called with every step of work (workers.pulse)
+    turn         held while a unit has tiles in memory; for two of them in one process
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Workshop:
         deps: Deps,
         interrupted: Callable[[], bool] = lambda: False,
         progress: Callable[[], None] = lambda: None,
+        turn: AbstractContextManager[object] | None = None,
     ) -> None:
         self._deps = deps
+        self._turn = turn or contextlib.nullcontext()
         self._interrupted = interrupted
         self._worker = this_worker()
         self._plans = PlanCache()
@@ -165,13 +169,13 @@ class Workshop:
                 case UnitKind.ANALYZE:
                     whole = self._plans.plan(context)
                     threads, memory = self._threads(context), self._memory(context)
-                    analyze.run(context, ledger, lease, whole, threads, memory)
+                    analyze.run(context, ledger, lease, whole, threads, memory, self._turn)
                 case UnitKind.ALLOCATE:
                     allocate.run(context, ledger, lease, self._plans.plan(context))
                 case UnitKind.QUANTIZE:
                     whole = self._plans.plan(context)
                     threads, memory = self._threads(context), self._memory(context)
-                    quantize.run(context, ledger, lease, whole, threads, memory)
+                    quantize.run(context, ledger, lease, whole, threads, memory, self._turn)
                 case UnitKind.PUBLISH if context.replay is not None:
                     whole = self._plans.plan(context)
                     threads, memory = self._threads(context), self._memory(context)

@@ -121,6 +121,8 @@ class TensorPlan:
         if how.action is Action.KEEP:
             return sizes.raw_tile(rows * self.row_bytes)
         stored = sizes.quantized_tile(how.codec, rows, self.cols, how)
+        if not how.col_scale and not how.bias_correction:
+            return stored
         return replace(
             stored,
             col_scale=sizes.SINGLE_BYTES * self.cols if how.col_scale else 0,

@@ -160,6 +160,37 @@ def test_an_error_in_a_helper_reaches_the_caller():
         over_rows(work, 10, BLOCK_WEIGHTS, 2)
 
 
+FORKED = """
+import os, threading
+from kernels.blocks import BLOCK_WEIGHTS, over_rows
+
+def both_at_once():
+    met = threading.Barrier(2)
+
+    def work(part):
+        met.wait(60)
+        return -1
+
+    over_rows(work, 2, BLOCK_WEIGHTS, 2)
+
+both_at_once()
+child = os.fork()
+if child == 0:
+    both_at_once()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_a_forked_child_has_helpers_of_its_own():
+    subprocess.run(
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", FORKED],
+        check=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+
+
 def test_no_rows():
     empty = np.empty((0, 7), np.float32)
     encoded = kernels.quantize(

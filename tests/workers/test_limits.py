@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +65,21 @@ def done(world: World, source: str = "m/", **limits: int) -> JobRecord:
 def test_threads(
     limited: World, monkeypatch: pytest.MonkeyPatch, asked: dict[str, int], used: int
 ) -> None:
-    """Counted where the work is done: who takes blocks of one pass over a tile."""
-    takers: dict[int, list[int]] = defaultdict(list)
+    """The thread that calls, and the helpers that are asked to join one pass over a tile."""
+    helpers: Counter[int] = Counter()
     passes: list[blocks._Pass] = []  # kept, so that no two have one id
-    drain = blocks._Pass.drain
+    ask = blocks._Helpers.submit
 
-    def counted(one: blocks._Pass) -> None:
+    def counted(pool: blocks._Helpers, work: Callable[[], None]) -> Future[None]:
+        one: blocks._Pass = work.__self__  # type: ignore[attr-defined]
         passes.append(one)
-        takers[id(one)].append(threading.get_ident())
-        drain(one)
+        helpers[id(one)] += 1
+        return ask(pool, work)
 
-    monkeypatch.setattr(blocks._Pass, "drain", counted)
+    monkeypatch.setattr(blocks._Helpers, "submit", counted)
     job = done(limited, **asked)
     assert job.state is JobState.SUCCEEDED, job.error
-    assert max(len(idents) for idents in takers.values()) == used
+    assert 1 + max(helpers.values(), default=0) == used
 
 
 @pytest.mark.parametrize(("asked", "limit"), [(3072, 3072), (65536, 4096)])

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import arrowquant
-from service.domain.job import JobState, UnitKind
+from service.domain import units
+from service.domain.catalog import ObjectInfo
+from service.domain.job import EventType, JobState, UnitKind
 from service.domain.limits import Limits
 from service.domain.spec import PlanRequest, Recipe, Source
 from service.usecases.plan import announce
 from tests import weights
 from tests.workers.runs import begin, digests, finish
+from workers.artifact.part import PartWriter
 from workers.local import TENANT, TwoPlaces, plan_request
+from workers.pipeline import Pass, Work
+from workers.steps import quantize
 from workers.workshop import Workshop
 
 TIED = {"lm_head.weight": "embed_tokens.weight"}
@@ -204,7 +211,7 @@ def test_units_wait_for_a_worker_of_the_version_that_planned(
         Workshop(job.deps).run()
     waiting = job.deps.ledger.get_job(job.job_id)
     assert (waiting.state, waiting.progress.units_done) == (JobState.RUNNING, 0)
-    [trouble, *_] = job.troubles(0)
+    [trouble, *_] = [event for event in job.news(0) if event.type is EventType.WARNING]
     assert trouble.data["code"] == "engine_changed"
     assert trouble.data["where"]["running"] == "arrowquant 99"
     assert finish(job).state is JobState.SUCCEEDED
@@ -230,6 +237,38 @@ def test_an_artifact_is_not_overwritten_unasked(tmp_path: Path, source: Path) ->
     third = finish(begin(tmp_path, source, tmp_path / "out", bits=4, replace=True))
     assert third.state is JobState.SUCCEEDED
     assert digests(tmp_path / "out") != before
+
+
+def test_one_unit_has_tiles_while_another_is_finished(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first part that is to be published waits until tiles of another unit are in memory."""
+    inside = threading.Semaphore(1)
+    begun: list[int] = []
+    others = threading.Event()
+    passing, publishing = quantize.run_pass, PartWriter.publish
+
+    def alone(work: Work, *rest: Any) -> dict[int, Pass]:
+        assert inside.acquire(blocking=False)
+        begun.append(work.unit.seq)
+        if len(begun) > 1:
+            others.set()
+        try:
+            return passing(work, *rest)
+        finally:
+            inside.release()
+
+    def publish(part: PartWriter) -> ObjectInfo:
+        assert others.wait(60)
+        return publishing(part)
+
+    monkeypatch.setattr(quantize, "run_pass", alone)
+    monkeypatch.setattr(PartWriter, "publish", publish)
+    monkeypatch.setattr(units, "MIN_UNIT_BYTES", 2**16)
+    job = finish(begin(tmp_path, source, tmp_path / "out", bits=8))
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert sorted(begun) == list(range(job.progress.units_total))
+    assert len(begun) > 1
 
 
 def test_a_limit_below_the_floor_is_refused(tmp_path: Path, source: Path) -> None:

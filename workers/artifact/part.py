@@ -18,6 +18,8 @@ from workers.artifact.schema import PART_SCHEMA, StoredTile, tile_batch
 
 _SMALL_BYTES: Final = 16 * 2**10
 _GATHERED_BYTES: Final = 2**20
+# Hashed and then passed on while the processor's own cache still has them.
+_PIECE_BYTES: Final = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ class _DigestingSink(io.RawIOBase):
             self._pass_on(memoryview(small))
 
     def _pass_on(self, view: memoryview) -> None:
-        self.sha256.update(view)
-        self._upload.write(view)
+        for start in range(0, view.nbytes, _PIECE_BYTES):
+            piece = view[start : start + _PIECE_BYTES]
+            self.sha256.update(piece)
+            self._upload.write(piece)
         self.nbytes += view.nbytes
         counters.written_bytes.inc(view.nbytes)

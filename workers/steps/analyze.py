@@ -8,6 +8,7 @@ read twice for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from kernels import ErrorSums
 from service.domain.budgeting import RAW, choosable
@@ -35,8 +36,12 @@ def run(
     plan: JobPlan,
     threads: int,
     memory: int | None,
+    turn: AbstractContextManager[object],
 ) -> None:
-    """Read the unit once and tell the ledger the error sums of all candidates."""
+    """Read the unit once and tell the ledger the error sums of all candidates.
+
+    turn  held meanwhile, see quantize
+    """
     unit = plan.units[context.claim.seq]
     ways = _ways(plan, {piece.tensor for piece in unit.pieces})
 
@@ -45,7 +50,9 @@ def run(
         lease.advance(nbytes)
 
     lease.rewind()
-    sums = _measure(context, plan, unit, ways, threads, memory, checkpoint)
+    with turn:
+        lease.check()
+        sums = _measure(context, plan, unit, ways, threads, memory, checkpoint)
     lease.confirm()
     ledger.analysis_done(context.claim, [_error(key, found) for key, found in sorted(sums.items())])
 

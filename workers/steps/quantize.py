@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -43,11 +43,14 @@ def run(
     plan: JobPlan,
     threads: int,
     memory: int | None,
+    turn: AbstractContextManager[object],
 ) -> None:
     """Passes over the unit until in every output each tensor is good enough or kept raw.
 
     A pass reads the unit once and makes the parts of all outputs that still lack theirs. What one
     output has to make again is read again, for that one alone.
+
+    turn  held during a pass: of the units that are in hand at once, one at a time has tiles in memory
     """
     claim = context.claim
     unit = plan.units[claim.seq]
@@ -56,10 +59,14 @@ def run(
         context.output.abort_uploads(context.part_key(unit.seq, output))
     while todo:
         lease.rewind()
-        work = _work(context, plan, unit, todo, threads, memory)
-        with context.measured(plan, unit) as measured, _writers(context, work) as writers:
-            work = replace(work, measured=measured)
-            for output, done in _pass(work, writers, lease).items():
+        with ExitStack() as ends:
+            with turn:
+                lease.check()  # waiting for the turn may have taken long
+                work = _work(context, plan, unit, todo, threads, memory)
+                writers = ends.enter_context(_writers(context, work))
+                with context.measured(plan, unit) as measured:
+                    made = _pass(replace(work, measured=measured), writers, lease)
+            for output, done in made.items():
                 rows, escalated = _judge(claim, ledger, plan, work, output, done)
                 if escalated:
                     continue
