@@ -2,7 +2,7 @@
 
 The same bytes as rows.quantize_rows makes without a search. A row is gone through in spans of about
 SPAN weights, which stay in the nearest cache through all phases: range of each group, scales and
-rules of sixteen groups at a time, codes and error sums, pack. The phases are in settle and spans; rows
+rules of sixteen groups at a time, codes packed as they are made and error sums. The phases are in settle and spans; rows
 with groups that are not of the ordinary kind described there (a constant group, say) are left to rows.
 
 Error sums. With e = w - v, sums of w^2, e^2 and w e are taken in float32 over SHORT weights, sixteen
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels._jit import Integer, inlined, kernel, uncounted
-from kernels.bitpack import pack_row
 from kernels.encode import LEAST, MOST, Scratch, scratch_for
 from kernels.fidelity import E2, MAX, Q2, W2, WQ
 from kernels.lanes import fold_short
@@ -86,14 +85,14 @@ def _encode(
     kind: int,
     symmetric: bool,
     x: NDArray[np.uint16],
-    q: NDArray[np.uint8],
+    codes: NDArray[np.uint8],
     rules: NDArray[np.float32],
     sums: NDArray[np.float32],
     start: Integer,
-    into: Integer,
     turns: Integer,
     first: Integer,
     count: Integer,
+    bits: int,
     zero: np.float32,
     top: np.float32,
 ) -> None:
@@ -102,16 +101,18 @@ def _encode(
     if kind == BF16:
         if symmetric:
             encode_bf16_symmetric(
-                x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top
+                x, codes, rules, sums, start, turns, first, count, n, AHEAD, bits, zero, top
             )
         else:
-            encode_bf16(x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top)
+            encode_bf16(
+                x, codes, rules, sums, start, turns, first, count, n, AHEAD, bits, zero, top
+            )
     elif symmetric:
         encode_f16_symmetric(
-            x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top
+            x, codes, rules, sums, start, turns, first, count, n, AHEAD, bits, zero, top
         )
     else:
-        encode_f16(x, q, rules, sums, start, into, turns, first, count, n, AHEAD, zero, top)
+        encode_f16(x, codes, rules, sums, start, turns, first, count, n, AHEAD, bits, zero, top)
 
 
 @inlined
@@ -154,8 +155,8 @@ def _codes(
     rules: NDArray[np.float32],
     short: NDArray[np.float32],
     totals: NDArray[np.float64],
-    q: NDArray[np.uint8],
-    into: Integer,
+    codes: NDArray[np.uint8],
+    bits: int,
     zero: np.float32,
     top: np.float32,
 ) -> None:
@@ -163,20 +164,18 @@ def _codes(
     if group > SHORT:
         for g in range(count):
             for part in range(0, group, SHORT):
-                turns, place = min(SHORT, group - part) // TILE, g * group + part
+                turns, place = min(SHORT, group - part) // TILE, start + g * group + part
                 _encode(
-                    kind, symmetric, x, q, rules, short, start + place, into + place, turns, g, 1,
-                    zero, top,
-                )  # fmt: skip
+                    kind, symmetric, x, codes, rules, short, place, turns, g, 1, bits, zero, top
+                )
                 fold_short(short, totals)
         return
     step = SHORT // group
     for g in range(0, count, step):
-        some, place = min(step, count - g), g * group
+        some, place = min(step, count - g), start + g * group
         _encode(
-            kind, symmetric, x, q, rules, short, start + place, into + place, group // TILE, g, some,
-            zero, top,
-        )  # fmt: skip
+            kind, symmetric, x, codes, rules, short, place, group // TILE, g, some, bits, zero, top
+        )
         fold_short(short, totals)
 
 
@@ -188,8 +187,8 @@ def _largest(
     start: Integer,
     count: Integer,
     rules: NDArray[np.float32],
-    q: NDArray[np.uint8],
-    into: Integer,
+    codes: NDArray[np.uint8],
+    bits: int,
     zero: np.float32,
     most: np.float32,
 ) -> np.float32:
@@ -197,11 +196,11 @@ def _largest(
     turns, n = group // TILE, rules.shape[1]
     for g in range(count):
         if rules[BOUND, g] > most:
-            place, home = start + g * group, into + g * group
+            place = start + g * group
             if kind == BF16:
-                most = max(most, largest_bf16(x, q, rules, place, home, turns, g, n, zero))
+                most = max(most, largest_bf16(x, codes, rules, place, turns, g, n, bits, zero))
             else:
-                most = max(most, largest_f16(x, q, rules, place, home, turns, g, n, zero))
+                most = max(most, largest_f16(x, codes, rules, place, turns, g, n, bits, zero))
     return most
 
 
@@ -232,7 +231,6 @@ def _nearest_row(
     found: NDArray[np.int16],
     halves: NDArray[np.uint16],
     rules: NDArray[np.float32],
-    q: NDArray[np.uint8],
     short: NDArray[np.float32],
     totals: NDArray[np.float64],
     most: np.float32,
@@ -255,14 +253,11 @@ def _nearest_row(
         if mins.size > 0:
             for g in range(count):
                 mins[first + g] = halves[1, g]
-        target, into = (codes, start) if bits == 8 else (q, np.int64(0))
         _codes(
-            x, kind, group, symmetric, start, count, rules, short, totals, target, into, zero, top
+            x, kind, group, symmetric, start, count, rules, short, totals, codes, bits, zero, top
         )
         if widest > most:
-            most = _largest(x, kind, group, start, count, rules, target, into, zero, most)
-        if bits != 8:
-            pack_row(q, bits, codes[start * bits // 8 : (start + count * group) * bits // 8])
+            most = _largest(x, kind, group, start, count, rules, codes, bits, zero, most)
     return _total(totals, most, sums)
 
 
@@ -331,7 +326,7 @@ def _each(
     for r in range(x.shape[0]):
         if not _nearest_row(
             x[r], kind, bits, group, symmetric, codes[r], scales[r], mins[r], sums[r], found,
-            halves, rules, q, short, totals, most,
+            halves, rules, short, totals, most,
         ):  # fmt: skip
             position = quantize_each(
                 x[r : r + 1], kind, bits, group, symmetric, slopes, None, 0.0, codes[r : r + 1],

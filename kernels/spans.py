@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.settle import INVERSE, LOW, NEGATIVE, offset_of
-from kernels.stored import TILE, Stored, absolute, highest
+from kernels.stored import TILE, WIDTHS, Stored, absolute, highest
 from kernels.vectors import (
     F32T,
     I32,
@@ -40,11 +40,24 @@ def _fetch(builder: Any, data: Any, index: Any) -> None:
     builder.call(function, [place, I32(0), I32(3), I32(1)])
 
 
+def _each_width(builder: Any, bits: Any, emit: Callable[[int], None]) -> None:
+    """emit(width) for the width of codes that bits is."""
+    done = builder.append_basic_block("packed")
+    switch = builder.switch(bits, done)
+    for width in WIDTHS:
+        block = builder.append_basic_block(f"bits{width}")
+        switch.add_case(bits.type(width), block)
+        with builder.goto_block(block):
+            emit(width)
+            builder.branch(done)
+    builder.position_at_end(done)
+
+
 def _encode(kind: str, symmetric: bool) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         stored = Stored(context, builder, kind)
         x, q, rules, sums = arrays(context, builder, signature, args, 4)
-        start, into, turns, first, count, stride, ahead, zero, top = args[4:]
+        start, turns, first, count, stride, ahead, bits, zero, top = args[4:]
         zeros, tops = (splat(builder, value, F32T) for value in (zero, top))
         offset = offset_of(builder, zero)
         homes = [at(builder, sums.data, start.type(TURN * k), F32T) for k in range(3)]
@@ -62,32 +75,35 @@ def _encode(kind: str, symmetric: bool) -> Any:
                 f = builder.fsub(f, zeros)
             return u, added(builder, negative, f, y)
 
-        with cgutils.for_range(builder, count) as groups:
-            g = builder.add(first, groups.index)
-            rule = [
-                splat(
-                    builder,
-                    builder.load(
-                        builder.gep(
-                            rules.data, [builder.add(g, builder.mul(stride, stride.type(row)))]
-                        )
-                    ),
-                    F32T,
-                )
-                for row in (INVERSE, LOW, NEGATIVE)
-            ]
-            base = builder.mul(groups.index, width)
-            with cgutils.for_range(builder, turns) as loop:
-                offset_in = builder.add(base, builder.mul(loop.index, base.type(TILE)))
-                i = builder.add(start, offset_in)
-                _fetch(builder, x.data, builder.add(i, ahead))
-                codes = []
-                for w in stored.pair(x.data, i):
-                    u, e = code(w, *rule)
-                    codes.append(u)
-                    for total, (a, b) in zip(totals, ((w, w), (e, e), (w, e)), strict=True):
-                        builder.store(added(builder, a, b, builder.load(total)), total)
-                stored.put(q.data, builder.add(into, offset_in), codes)
+        def span(wide: int) -> None:
+            with cgutils.for_range(builder, count) as groups:
+                g = builder.add(first, groups.index)
+                rule = [
+                    splat(
+                        builder,
+                        builder.load(
+                            builder.gep(
+                                rules.data, [builder.add(g, builder.mul(stride, stride.type(row)))]
+                            )
+                        ),
+                        F32T,
+                    )
+                    for row in (INVERSE, LOW, NEGATIVE)
+                ]
+                base = builder.mul(groups.index, width)
+                with cgutils.for_range(builder, turns) as loop:
+                    offset_in = builder.add(base, builder.mul(loop.index, base.type(TILE)))
+                    i = builder.add(start, offset_in)
+                    _fetch(builder, x.data, builder.add(i, ahead))
+                    codes = []
+                    for w in stored.pair(x.data, i):
+                        u, e = code(w, *rule)
+                        codes.append(u)
+                        for total, (a, b) in zip(totals, ((w, w), (e, e), (w, e)), strict=True):
+                            builder.store(added(builder, a, b, builder.load(total)), total)
+                    stored.put(q.data, i, codes, wide)
+
+        _each_width(builder, bits, span)
         for home, total in zip(homes, totals, strict=True):
             builder.store(builder.load(total), home, align=4)
         return context.get_dummy_value()
@@ -99,7 +115,7 @@ def _largest(kind: str, symmetric: bool) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         stored = Stored(context, builder, kind)
         x, q, rules = arrays(context, builder, signature, args, 3)
-        start, into, turns, g, stride, zero = args[3:]
+        start, turns, g, stride, bits, zero = args[3:]
         low, negative = (
             splat(
                 builder,
@@ -112,15 +128,19 @@ def _largest(kind: str, symmetric: bool) -> Any:
         )
         zeros = splat(builder, zero, F32T)
         most = variable(builder, F32T(None))
-        with cgutils.for_range(builder, turns) as loop:
-            step = builder.mul(loop.index, start.type(TILE))
-            place = builder.add(into, step)
-            weights = stored.pair(x.data, builder.add(start, step))
-            for w, u in zip(weights, stored.codes(q.data, place), strict=True):
-                f = builder.fsub(builder.sitofp(u, F32T), zeros)
-                value = builder.fadd(builder.fmul(builder.fneg(negative), f), low)
-                size = absolute(builder, builder.fsub(w, value))
-                builder.store(larger(builder, size, builder.load(most)), most)
+
+        def group(wide: int) -> None:
+            with cgutils.for_range(builder, turns) as loop:
+                step = builder.mul(loop.index, start.type(TILE))
+                place = builder.add(start, step)
+                weights = stored.pair(x.data, place)
+                for w, u in zip(weights, stored.codes(q.data, place, wide), strict=True):
+                    f = builder.fsub(builder.sitofp(u, F32T), zeros)
+                    value = builder.fadd(builder.fmul(builder.fneg(negative), f), low)
+                    size = absolute(builder, builder.fsub(w, value))
+                    builder.store(larger(builder, size, builder.load(most)), most)
+
+        _each_width(builder, bits, group)
         return highest(builder, builder.load(most))
 
     return emit
@@ -130,8 +150,8 @@ def _encode_type(kind: str, symmetric: bool) -> Any:
     emit = _encode(kind, symmetric)
 
     def typed(
-        typing: Any, x: Any, q: Any, rules: Any, sums: Any, start: Any, into: Any, turns: Any,
-        first: Any, count: Any, stride: Any, ahead: Any, zero: Any, top: Any,
+        typing: Any, x: Any, q: Any, rules: Any, sums: Any, start: Any, turns: Any,
+        first: Any, count: Any, stride: Any, ahead: Any, bits: Any, zero: Any, top: Any,
     ) -> Any:  # fmt: skip
         places, floats = (types.intp,) * 7, (types.float32,) * 2
         return types.void(x, q, rules, sums, *places, *floats), emit
@@ -143,20 +163,20 @@ def _largest_type(kind: str, symmetric: bool) -> Any:
     emit = _largest(kind, symmetric)
 
     def typed(
-        typing: Any, x: Any, q: Any, rules: Any, start: Any, into: Any, turns: Any, g: Any,
-        stride: Any, zero: Any,
+        typing: Any, x: Any, q: Any, rules: Any, start: Any, turns: Any, g: Any,
+        stride: Any, bits: Any, zero: Any,
     ) -> Any:  # fmt: skip
         return types.float32(x, q, rules, *(types.intp,) * 5, types.float32), emit
 
     return typed
 
 
-# In both of these x is uint16, patterns of finite BF16 or F16 weights, and turns is the number of TILE
-# weights worked on in each group.
+# In both of these x is uint16, patterns of finite BF16 or F16 weights, turns is the number of TILE
+# weights worked on in each group, and q, uint8, is a row of packed codes of so many bits.
 #
-# encode_span(x, q, rules, sums, start, into, turns, first, count, stride, ahead, zero, top): codes of
-# count groups from number first of rules on, one after the other from start on, to q, uint8, from into
-# on; add sums of w^2, e^2 and w e to float32 (3, TURN). The pattern `ahead` elements on is fetched.
+# encode_span(x, q, rules, sums, start, turns, first, count, stride, ahead, bits, zero, top):
+# codes of count groups from number first of rules on, one after the other from start on, to their
+# places in q; add sums of w^2, e^2 and w e to float32 (3, TURN). The pattern `ahead` elements on is fetched.
 #   e is (w - m) - s (u - z), the product exact: in groups of the ordinary kind within 2^-23 |w| of w
 #   less the stored value
 Encode = Callable[..., None]
@@ -165,7 +185,7 @@ encode_bf16_symmetric = cast("Encode", intrinsic(_encode_type("BF16", symmetric=
 encode_f16 = cast("Encode", intrinsic(_encode_type("F16", symmetric=False)))
 encode_f16_symmetric = cast("Encode", intrinsic(_encode_type("F16", symmetric=True)))
 
-# largest_error(x, q, rules, start, into, turns, g, stride, zero): the largest |w - v| of a group
+# largest_error(x, q, rules, start, turns, g, stride, bits, zero): the largest |w - v| of a group
 Largest = Callable[..., np.float32]
 largest_bf16 = cast("Largest", intrinsic(_largest_type("BF16", symmetric=False)))
 largest_f16 = cast("Largest", intrinsic(_largest_type("F16", symmetric=False)))

@@ -1,19 +1,25 @@
-"""Weights of 16 bits as instructions: how they are read, TILE at a time, and their codes laid out.
+"""Weights of 16 bits as instructions: how they are read, TILE at a time, and their codes packed.
 
-Patterns of BF16 are widened without being moved: the even ones by a shift, the odd ones by clearing
-what is below them, so a vector holds weights 0, 2, 4 ... and the next one 1, 3, 5 ...
+A pair of vectors holds weights 0, 2, 4 ... and 1, 3, 5 ...: patterns of BF16 are widened without being
+moved, the even ones by a shift, the odd ones by clearing what is below them. Codes of such a pair are
+packed (see bitpack) while they are in registers: an odd one is shifted to where its even one ends,
+which makes one field of each lane, and neighbouring fields are joined in lanes twice as wide.
 """
 
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
-from kernels.vectors import F32T, I8T, I32, I32T, TURN, at, larger
+from kernels.vectors import F32T, I8, I8T, I32, I32T, TURN, at, larger
 
 TILE = 2 * TURN  # weights a group has a multiple of
 I16, HALF = ir.IntType(16), ir.HalfType()
 PATTERNS, HALVES = ir.VectorType(I16, TILE), ir.VectorType(HALF, TURN)
 I16T = ir.VectorType(I16, TURN)
+# Halves (H) and quarters (Q) of a turn, and the 12 bytes of 32 codes of 3 bits.
+I64H, I16H, I8H = (ir.VectorType(kind, TURN // 2) for kind in (ir.IntType(64), I16, I8))
+I32Q, I8Q = ir.VectorType(I32, TURN // 4), ir.VectorType(I8, 12)
+WIDTHS = (2, 3, 4, 8)
 
 
 def every(kind: Any, value: float) -> Any:
@@ -70,38 +76,82 @@ class Stored:
         return builder.bitcast(builder.or_(value, sign), F32T)
 
     def pair(self, data: Any, index: Any) -> list[Any]:
-        """The weights from an index on, in two vectors."""
+        """The weights from an index on: the even ones, then the odd ones."""
         builder = self._builder
+        both = builder.load(at(builder, data, index, I32T), align=2)
         if self._even:
-            both = builder.load(at(builder, data, index, I32T), align=2)
             even = builder.shl(both, every(I32T, 16))
             odd = builder.and_(both, every(I32T, -0x10000))
             return [builder.bitcast(value, F32T) for value in (even, odd)]
-        places = [builder.add(index, index.type(k)) for k in (0, TURN)]
         return [
-            self.wide(builder.load(at(builder, data, place, I16T), align=2)) for place in places
+            self.wide(builder.trunc(value, I16T))
+            for value in (both, builder.lshr(both, every(I32T, 16)))
         ]
 
-    def put(self, data: Any, index: Any, codes: list[Any]) -> None:
-        """Store the codes of a pair, one to a byte, in the order of the weights."""
+    def put(self, data: Any, index: Any, codes: list[Any], bits: int) -> None:
+        """Pack the codes of a pair into the row of packed codes `data`; they are weights index, ..."""
         builder = self._builder
-        if self._even:
-            both = builder.or_(codes[0], builder.shl(codes[1], every(I32T, 8)))
-            builder.store(builder.trunc(both, I16T), at(builder, data, index, I16T), align=1)
-            return
-        for k, code in enumerate(codes):
-            place = builder.add(index, index.type(TURN * k))
-            builder.store(builder.trunc(code, I8T), at(builder, data, place, I8T), align=1)
+        fields = builder.or_(codes[0], builder.shl(codes[1], every(I32T, bits)))
+        home = _home(builder, data, index, bits)
+        if bits == 8:
+            packed = builder.trunc(fields, I16T)
+        elif bits == 4:
+            packed = builder.trunc(fields, I8T)
+        else:
+            wide = builder.bitcast(fields, I64H)
+            wide = builder.or_(wide, builder.lshr(wide, every(I64H, 32 - 2 * bits)))
+            packed = builder.trunc(wide, I8H) if bits == 2 else _twelves(builder, wide)
+        builder.store(packed, builder.bitcast(home, packed.type.as_pointer()), align=1)
 
-    def codes(self, data: Any, index: Any) -> list[Any]:
+    def codes(self, data: Any, index: Any, bits: int) -> list[Any]:
         """What put stored."""
         builder = self._builder
-        if self._even:
-            both = builder.zext(builder.load(at(builder, data, index, I16T), align=1), I32T)
-            byte = every(I32T, 8)
-            return [builder.and_(both, every(I32T, 0xFF)), builder.lshr(both, byte)]
-        places = [builder.add(index, index.type(k)) for k in (0, TURN)]
+        home = _home(builder, data, index, bits)
+
+        def load(kind: Any) -> Any:
+            return builder.load(builder.bitcast(home, kind.as_pointer()), align=1)
+
+        if bits == 8:
+            fields = builder.zext(load(I16T), I32T)
+        elif bits == 4:
+            fields = builder.zext(load(I8T), I32T)
+        else:
+            wide = builder.zext(load(I8H), I64H) if bits == 2 else _sundered(builder, load(I8Q))
+            wide = builder.or_(wide, builder.shl(wide, every(I64H, 32 - 2 * bits)))
+            fields = builder.bitcast(wide, I32T)
+        mask = every(I32T, (1 << bits) - 1)
         return [
-            builder.zext(builder.load(at(builder, data, place, I8T), align=1), I32T)
-            for place in places
+            builder.and_(fields, mask),
+            builder.and_(builder.lshr(fields, every(I32T, bits)), mask),
         ]
+
+
+def _home(builder: Any, data: Any, index: Any, bits: int) -> Any:
+    """Where codes from an index on are in a packed row; the index is a multiple of 8."""
+    eighths = builder.lshr(index, index.type(3))
+    return builder.gep(data, [builder.mul(eighths, index.type(bits))])
+
+
+def _twelves(builder: Any, wide: Any) -> Any:
+    """The lowest 12 bits of eight lanes, one after the other: 12 bytes."""
+    pairs = builder.bitcast(builder.trunc(wide, I16H), I32Q)
+    low = builder.and_(pairs, every(I32Q, 0xFFF))
+    high = builder.and_(builder.lshr(pairs, every(I32Q, 4)), every(I32Q, 0xFFF000))
+    spread = builder.bitcast(builder.or_(low, high), ir.VectorType(I8, TURN))
+    return mixed(builder, spread, spread, [4 * lane + k for lane in range(4) for k in range(3)])
+
+
+def _sundered(builder: Any, packed: Any) -> Any:
+    """Undo _twelves: eight lanes of 64 bits."""
+    nought = ir.Constant(packed.type, [0] * packed.type.count)
+    last = packed.type.count
+    spread = mixed(
+        builder,
+        packed,
+        nought,
+        [3 * lane + k if k < 3 else last for lane in range(4) for k in range(4)],
+    )
+    pairs = builder.bitcast(spread, I32Q)
+    low = builder.and_(pairs, every(I32Q, 0xFFF))
+    high = builder.and_(builder.shl(pairs, every(I32Q, 4)), every(I32Q, 0xFFF0000))
+    return builder.zext(builder.bitcast(builder.or_(low, high), I16H), I64H)
