@@ -17,6 +17,7 @@ from kernels.vectors import (
     I8,
     I32,
     NOUGHTS,
+    ROUND,
     STEP,
     arrays,
     at,
@@ -29,7 +30,6 @@ from kernels.vectors import (
 
 LANES = 16  # groups in a super-block at most
 WIDE = 4  # items in one vector: enough for a processor to work on several at once; divides 16
-ROUND = 12582912.0  # 1.5 * 2^23: adding and subtracting it rounds to an integer
 
 types: Any = numba_types
 

@@ -5,9 +5,10 @@ Stored code u, scale s and minimum m (float16 values held as float32), zero poin
     asymmetric   z = 0             v = s u + m
     symmetric    z = 2^(bits - 1)  v = s (u - z)        (m = 0)
 
-    u = clip(floor((w - m) * (1 / s) + z + 1/2), 0, 2^bits - 1)
+    u = clip(round((w - m) * (1 / s)) + z, 0, 2^bits - 1)
 
-in float32, every operation rounded; s = 0 gives u = z. Ties go up. s (u - z) has at most 11 + 8
+in float32, every operation rounded; s = 0 gives u = z. Ties go to even, so that rounding is one
+addition, see vectors.ROUND. s (u - z) has at most 11 + 8
 significant bits and is exact, so v is rounded once, with or without fused multiply-add. Where
 scales were stretched after the codes were found (see unbiased), u is by the scale and minimum before,
 v by those after.
@@ -23,7 +24,7 @@ from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ
 from kernels.half import single1
 from kernels.importance import Rule, weighted_error, weighted_sums
 from kernels.lanes import encode_exact, encode_lanes, error_lanes, fold_short, prefetch
-from kernels.vectors import LANES, TURN
+from kernels.vectors import LANES, ROUND, TURN
 
 CHUNK = 256  # weights at most whose errors are added up in float32
 # Squares of weights between these bounds neither overflow in float32 nor lose what counts of an
@@ -53,11 +54,17 @@ def scratch_for(groups: int) -> Scratch:
 def rule1(scale: np.float32, low: np.float32, zero: Integer, top: Integer) -> Rule:
     """What the vectors of lanes need to know.
 
-    For codes 1 / s, m, z + 1/2 and the largest code; for values s and m - s z, which is exact as
-    one of m and z is 0.
+    For codes 1 / s, m, and what code z and the largest code are once ROUND is added; for values s and
+    m - s z, which is exact as one of m and z is 0.
     """
     inverse = np.float32(0.0) if scale == 0 else np.float32(np.float32(1.0) / scale)
-    return inverse, low, np.float32(zero + 0.5), np.float32(top), scale, origin1(scale, low, zero)
+    return inverse, low, offset1(zero), offset1(top), scale, origin1(scale, low, zero)
+
+
+@inlined
+def offset1(code: Integer) -> np.float32:
+    """A code as it is before ROUND is taken off."""
+    return np.float32(ROUND + code)
 
 
 @inlined
@@ -184,7 +191,7 @@ def encode_row(
     for lane in range(TURN):
         short[0, lane] = short[1, lane] = short[2, lane] = short[3, lane] = np.float32(0.0)
         totals[0, lane] = totals[1, lane] = totals[2, lane] = 0.0
-    offset, largest = np.float32(zero + 0.5), np.float32(top)
+    offset, largest = offset1(zero), offset1(top)
     added = 0
     for g in range(scales.size):
         rule = rules[0, g], rules[1, g], offset, largest, rules[2, g], rules[3, g]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kernels._jit import inlined, kernel
 from kernels.bitpack import pack_row
-from kernels.encode import rule1
+from kernels.encode import offset1, rule1
 from kernels.factor import STRIP, strip_start
 from kernels.half import single1
 from kernels.importance import weighted_measure
@@ -28,6 +28,7 @@ from kernels.minmax import params_row
 from kernels.ranges import group_ranges
 from kernels.superrows import measure_row
 from kernels.tiles import ROWS, WIDTH32, subtract_tile
+from kernels.vectors import ROUND
 from kernels.widen import first_nonfinite, padded, widen_row
 
 TALL = 64  # rows of a tile
@@ -71,8 +72,8 @@ def _encode_column(
     inverse, low, scale, origin = rules[INVERSE], rules[LOW], rules[SCALE], rules[ORIGIN]
     for r in range(w.size):
         t = np.float32(np.float32(np.float32(w[r] - low[r]) * inverse[r]) + offset)
-        u = np.int32(min(max(t, np.float32(0.0)), top))
-        v = np.float32(np.float32(scale[r] * np.float32(u)) + origin[r])
+        u = np.float32(min(max(t, np.float32(ROUND)), top) - np.float32(ROUND))
+        v = np.float32(np.float32(scale[r] * u) + origin[r])
         q[r] = np.uint8(u)
         e[r] = np.float32(w[r] - v) if heed[r] > 0 else np.float32(0.0)
 
@@ -171,9 +172,7 @@ def _round_block(
                     low = 0 if symmetric else mins[r, g]
                     _note_rule(rules, r, scales[r, g], low, zero, top)
             e = errors[k]
-            _encode_column(
-                strip[k], rules, np.float32(zero + 0.5), np.float32(top), heed, q[col], e
-            )
+            _encode_column(strip[k], rules, offset1(zero), offset1(top), heed, q[col], e)
             over = np.float32(np.float32(1.0) / upper[k, k])
             for r in range(TALL):
                 e[r] = np.float32(e[r] * over)

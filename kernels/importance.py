@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kernels._jit import Integer, Real, inlined
 from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ
+from kernels.vectors import ROUND
 
 Rule: TypeAlias = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
 
@@ -70,7 +71,7 @@ def weighted_sums(
     inverse, low, offset, top, scale, origin = rule
     for i in range(np.uintp(start), np.uintp(stop)):
         t = np.float32(np.float32(np.float32(w[i] - low) * inverse) + offset)
-        u = np.float32(np.int32(min(max(t, np.float32(0.0)), top)))
+        u = np.float32(min(max(t, np.float32(ROUND)), top) - np.float32(ROUND))
         v = np.float64(np.float32(np.float32(scale * u) + origin))
         x, h = np.float64(w[i]), np.float64(importance[i])
         e = x - v
@@ -94,7 +95,7 @@ def weighted_error(
     total = np.float64(0.0)
     for i in range(np.uintp(start), np.uintp(stop)):
         t = np.float32(np.float32(np.float32(w[i] - low) * inverse) + offset)
-        u = np.float32(np.int32(min(max(t, np.float32(0.0)), top)))
+        u = np.float32(min(max(t, np.float32(ROUND)), top) - np.float32(ROUND))
         e = np.float64(w[i]) - np.float64(np.float32(np.float32(scale * u) + origin))
         total += np.float64(importance[i]) * (e * e)
     return total

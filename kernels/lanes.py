@@ -22,6 +22,7 @@ from kernels.vectors import (
     I32,
     I32T,
     LANES,
+    ROUND,
     STEP,
     TURN,
     added,
@@ -46,21 +47,26 @@ class Rule:
         self._floats, self._integers = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
         values = [builder.extract_value(scalars, k) for k in range(scalars.type.count)]
         self._scalars = [splat(builder, value, self._floats) for value in values]
+        self._nought = ir.Constant(self._floats, [ROUND] * lanes)
 
     def codes(self, x: Any) -> Any:
-        """u = clip(floor((x - low) * inverse + offset), 0, top), 32-bit lanes."""
+        """ROUND + u, u = clip(round((x - low) * inverse) + zero, 0, top)."""
         builder = self._builder
         inverse, low, offset, top, *_ = self._scalars
         t = builder.fadd(builder.fmul(builder.fsub(x, low), inverse), offset)
-        t = larger(builder, t, t.type(None))
-        return builder.fptosi(smaller(builder, t, top), self._integers)
+        return smaller(builder, larger(builder, t, self._nought), top)
 
-    def values(self, u: Any) -> Any:
-        """v = scale * u + origin, float32."""
+    def values(self, t: Any) -> Any:
+        """v = scale * u + origin, float32, of what codes gives."""
         builder = self._builder
         *_, scale, origin = self._scalars
         # The product is exact (see encode), so fused or not is the same.
-        return added(builder, scale, builder.sitofp(u, self._floats), origin)
+        return added(builder, scale, builder.fsub(t, self._nought), origin)
+
+    def bytes(self, t: Any) -> Any:
+        """u, 8 bits, of what codes gives."""
+        whole = self._builder.bitcast(t, self._integers)
+        return self._builder.trunc(whole, ir.VectorType(I8, t.type.count))
 
 
 class _ErrorSums:
@@ -128,11 +134,11 @@ def _encode(kind: Any) -> Any:
 
         def body(i: Any, keep: Any) -> None:
             x = builder.load(at(builder, w.data, i, floats), align=4)
-            u = rule.codes(x)
-            value = rule.values(u)
+            t = rule.codes(x)
+            u, value = rule.bytes(t), rule.values(t)
             if keep is not None:
                 x, u, value = keep(x), keep(u), keep(value)
-            builder.store(builder.trunc(u, bytes_), at(builder, q.data, i, bytes_), align=1)
+            builder.store(u, at(builder, q.data, i, bytes_), align=1)
             sums.add(x, value)
 
         each_step(builder, start, stop, body, kind.lanes)

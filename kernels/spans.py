@@ -13,12 +13,14 @@ from numba import types as numba_types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.settle import INVERSE, LOW, NEGATIVE, offset_of
+from kernels.settle import INVERSE, LOW, NEGATIVE
 from kernels.stored import TILE, WIDTHS, Stored, absolute, highest
 from kernels.vectors import (
+    F32,
     F32T,
     I32,
     I32T,
+    ROUND,
     TURN,
     added,
     arrays,
@@ -58,22 +60,20 @@ def _encode(kind: str, symmetric: bool) -> Any:
         stored = Stored(context, builder, kind)
         x, q, rules, sums = arrays(context, builder, signature, args, 4)
         start, turns, first, count, stride, ahead, bits, zero, top = args[4:]
-        zeros, tops = (splat(builder, value, F32T) for value in (zero, top))
-        offset = offset_of(builder, zero)
+        centre, largest = (
+            splat(builder, builder.fadd(code, F32(ROUND)), F32T) for code in (zero, top)
+        )
         homes = [at(builder, sums.data, start.type(TURN * k), F32T) for k in range(3)]
         totals = [variable(builder, builder.load(home, align=4)) for home in homes]
         width = builder.mul(turns, turns.type(TILE))
 
         def code(w: Any, inverse: Any, low: Any, negative: Any) -> tuple[Any, Any]:
             y = w if symmetric else builder.fsub(w, low)
-            t = builder.fadd(builder.fmul(y, inverse), offset)
+            t = builder.fadd(builder.fmul(y, inverse), centre)
             if symmetric:
-                t = smaller(builder, t, tops)
-            u = builder.fptosi(t, I32T)
-            f = builder.sitofp(u, F32T)
-            if symmetric:
-                f = builder.fsub(f, zeros)
-            return u, added(builder, negative, f, y)
+                t = smaller(builder, t, largest)
+            e = added(builder, negative, builder.fsub(t, centre), y)
+            return builder.bitcast(t, I32T), e
 
         def span(wide: int) -> None:
             with cgutils.for_range(builder, count) as groups:

@@ -89,7 +89,8 @@ class Stored:
         ]
 
     def put(self, data: Any, index: Any, codes: list[Any], bits: int) -> None:
-        """Pack the codes of a pair into the row of packed codes `data`; they are weights index, ..."""
+        """Pack the codes of a pair, the lowest bits of their lanes, into the row of packed codes `data`;
+        they are weights index, ..."""
         builder = self._builder
         fields = builder.or_(codes[0], builder.shl(codes[1], every(I32T, bits)))
         home = _home(builder, data, index, bits)
@@ -98,6 +99,7 @@ class Stored:
         elif bits == 4:
             packed = builder.trunc(fields, I8T)
         else:
+            fields = builder.and_(fields, every(I32T, (1 << 2 * bits) - 1))
             wide = builder.bitcast(fields, I64H)
             wide = builder.or_(wide, builder.lshr(wide, every(I64H, 32 - 2 * bits)))
             packed = builder.trunc(wide, I8H) if bits == 2 else _twelves(builder, wide)

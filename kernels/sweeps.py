@@ -13,11 +13,12 @@ from numba import types as numba_types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.curves import LANES, ROUND, WIDE, Levels, inverse_of
+from kernels.curves import LANES, WIDE, Levels, inverse_of
 from kernels.vectors import (
     F32,
     F32S,
     NOUGHTS,
+    ROUND,
     STEP,
     arrays,
     at,

@@ -20,6 +20,9 @@ F32, F64, I8, I32 = ir.FloatType(), ir.DoubleType(), ir.IntType(8), ir.IntType(3
 F32S, F64S = ir.VectorType(F32, STEP), ir.VectorType(F64, LANES)
 I8S, I32S = ir.VectorType(I8, STEP), ir.VectorType(I32, STEP)
 F32T, I8T, I32T = (ir.VectorType(kind, TURN) for kind in (F32, I8, I32))
+# Added to a float32 of no more than 2^22 it makes the next integer, ties to even: the sum's low bits
+# are that integer, and taking it off again is exact.
+ROUND = 12582912.0  # 1.5 * 2^23
 NOUGHTS = ir.Constant(F32S, [0.0] * STEP)
 
 

@@ -24,7 +24,7 @@ def encode(w, scale, low, bits, symmetric):
     s, m = F32(scale), F32(0.0 if symmetric else low)
     with np.errstate(over="ignore", under="ignore"):
         inverse = F32(0.0) if s == 0 else F32(1.0) / s
-        t = (w - m) * inverse + F32(zero + 0.5)
+        t = np.rint((w - m) * inverse) + F32(zero)
     return np.clip(t, F32(0), F32(2**bits - 1)).astype(np.uint8)
 
 
