@@ -11,8 +11,8 @@ w e + sum e^2. The largest |e| is looked for only in groups whose step allows on
 that the block has seen: few do.
 
 What bounds it: of the ports that take vectors of 512 bits there are two. Per 16 weights the encoder has
-12 instructions for them (widen 1, codes 5, error 1, sums 3, store 2), which is 6 cycles; ranges, scales
-and packing have 2 to 3 more in groups of 64. From memory, a thread waits on top of that for what
+11 instructions for them (widen 1, codes 3, error 2, sums 3, pack 1, store 1), which is 5.5 cycles;
+ranges and scales have 2 to 3 more in groups of 64. From memory, a thread waits on top of that for what
 fetching ahead does not hide.
 """
 
