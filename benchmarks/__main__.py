@@ -12,6 +12,7 @@
     trellis      dB of trellis codes against the bound, and how fast they are made and read
     end_metrics  what quantization costs three small real diffusion models: image, text, audio
     profiles     what edge, local and cloud make of those models
+    diffusion_cost  what ranges by time and smoothing add to a job's time
     io           our stores against a bare mover: folder and S3
     pipeline     whole jobs against copying the same bytes and the load-it-all way
     pipeline_s3  the same from bucket to bucket
@@ -53,6 +54,7 @@ BENCHMARKS = {
     "trellis": ("trellis", "run"),
     "end_metrics": ("end_metrics", "run"),
     "profiles": ("profiles", "run"),
+    "diffusion_cost": ("diffusion_cost", "run"),
     "io": ("io", "run"),
     "pipeline": ("pipeline", "run"),
     "pipeline_s3": ("pipeline", "run_s3"),

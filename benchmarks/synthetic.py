@@ -108,3 +108,25 @@ def transformer(size: str) -> dict[str, tuple[int, int]]:
 
 
 SIZES = tuple(_SIZES)
+
+# Of diffusion transformers: DiT-B and DiT-XL (Peebles and Xie 2023).
+#         width, blocks
+_DIFFUSION = {"100M": (768, 12), "600M": (1152, 28)}
+
+
+def diffusion_transformer(size: str) -> dict[str, tuple[int, int]]:
+    """Shapes of the blocks of a class-conditional diffusion transformer of about 130 M or 670 M parameters."""
+    width, blocks = _DIFFUSION[size]
+    shapes: dict[str, tuple[int, int]] = {}
+    for block in range(blocks):
+        prefix = f"transformer_blocks.{block}"
+        shapes |= {
+            f"{prefix}.norm1.linear.weight": (6 * width, width),
+            f"{prefix}.attn1.to_q.weight": (width, width),
+            f"{prefix}.attn1.to_k.weight": (width, width),
+            f"{prefix}.attn1.to_v.weight": (width, width),
+            f"{prefix}.attn1.to_out.0.weight": (width, width),
+            f"{prefix}.ff.net.0.proj.weight": (4 * width, width),
+            f"{prefix}.ff.net.2.weight": (width, 4 * width),
+        }
+    return shapes

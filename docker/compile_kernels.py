@@ -150,7 +150,8 @@ def _compile_activations() -> None:
 
     edges, counts = np.linspace(-1.0, 1.0, 9), np.ones((2, 8))
     lows, highs = np.full(2, -1.0), np.full(2, 1.0)
-    histograms.run_errors(edges, counts, lows, highs, bits=8)
+    for clip in (True, False):
+        histograms.run_errors(edges, counts, lows, highs, bits=8, clip=clip)
     histograms.quantizer(edges, counts[0], -1.0, 1.0, bits=8)
 
 

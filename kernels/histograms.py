@@ -14,7 +14,7 @@ error is
 bin costs s^2 (F(u1) - F(u0)) / (u1 - u0). Nothing is sampled, and a bin may be narrower or wider than the
 scale. Bins reach at most from the smallest to the largest value that was seen.
 
-The search shrinks the range: both ends together by steps of an eighth of an octave, then each alone by
+The search shrinks the range: both ends together by steps of a quarter of an octave, then each alone by larger and
 finer ones.
 """
 
@@ -23,9 +23,14 @@ from numpy.typing import NDArray
 
 from kernels._jit import Real, inlined, kernel, uncounted
 
-STEPS = 28  # eighths of an octave: down to about a ninth of the range
-FINE = (1.09, 1.045, 1.022, 0.978, 0.957, 0.917)  # of one end, sixteenths of an octave and less
+STEPS = 14  # quarters of an octave: down to about a ninth of the range
+# Of one end: half an octave at most, an octave down.
+FINE = (1.414, 1.189, 1.09, 1.045, 1.022, 0.978, 0.957, 0.917, 0.841, 0.707, 0.5)
 ROUNDS = 3
+# Of the grid on which runs of times are judged.
+OCTAVES = 6
+ASIDE = 2.5
+FINE_BELOW, MERGED = 128.0, 8
 
 
 @inlined
@@ -50,24 +55,25 @@ def squared_error1(
 
     edges      float64 (bins + 1,), ascending
     counts     float64 (bins,), how often or with what weight
-    low, high  smallest and largest value seen; the outermost bins that are counted reach to them
+    low, high  smallest and largest value seen; the first bin and the last reach to them
     scale      > 0
     """
     total = 0.0
     inverse = 1.0 / scale
+    u0 = low * inverse + zero
+    f0 = primitive1(u0, top)
     for b in range(counts.size):
-        if counts[b] == 0.0:
-            continue
-        e0 = low if b == 0 else min(max(edges[b], low), high)
-        e1 = high if b == counts.size - 1 else min(max(edges[b + 1], low), high)
-        u0, u1 = e0 * inverse + zero, e1 * inverse + zero
+        e1 = float(high if b == counts.size - 1 else min(max(edges[b + 1], low), high))
+        u1 = e1 * inverse + zero
+        f1 = primitive1(u1, top)
         width = u1 - u0
         if width > 1e-9 * (1.0 + abs(u0)):
-            mean = (primitive1(u1, top) - primitive1(u0, top)) / width
+            mean = (f1 - f0) / width
         else:
             d = u0 - min(max(np.rint(u0), 0.0), top)
             mean = d * d
-        total += counts[b] * mean
+        total += float(counts[b] * mean)
+        u0, f0 = u1, f1
     return np.float64(total * scale * scale)
 
 
@@ -127,7 +133,7 @@ def fit1(
     if clip and best > 0.0:
         wide_lo, wide_hi, factor = lo, hi, 1.0
         for _ in range(STEPS):
-            factor *= 0.917004043204671  # 2^(-1/8)
+            factor *= 0.8408964152537145  # 2^(-1/4)
             found = _judged(
                 edges, counts, low, high, wide_lo * factor, wide_hi * factor, bits, symmetric
             )
@@ -174,10 +180,9 @@ def fit_runs(
     highs: NDArray[np.float64],
     bits: int,
     symmetric: bool,
-    clip: bool,
     errors: NDArray[np.float64],
 ) -> None:
-    """Squared error of one quantizer for every run of consecutive bins of time.
+    """Squared error of the quantizer that holds all values, for every run of consecutive bins of time.
 
     counts       float64 (times, bins of the histogram)
     lows, highs  float64 (times,); a time at which nothing was seen has low > high
@@ -195,8 +200,59 @@ def fit_runs(
             errors[i, j + 1] = 0.0
             if low <= high:
                 _, _, errors[i, j + 1] = fit1(
-                    edges, merged, low, high, bits, symmetric, clip, False
+                    edges, merged, low, high, bits, symmetric, False, False
                 )
+
+
+@kernel
+def grid_runs(
+    edges: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    low: float,
+    high: float,
+    ranges: NDArray[np.float64],
+    bits: int,
+    symmetric: bool,
+    errors: NDArray[np.float64],
+) -> None:
+    """Least squared error of any quantizer of a grid, for every run of consecutive bins of time.
+
+    The error of a quantizer is linear in the counts: it is summed for each time once, and that of a run is a
+    difference of running sums.
+
+    counts     float64 (bins of the histogram, times)
+    low, high  smallest and largest value at any time
+    ranges     float64 (quantizers, 2), low <= 0 <= high of each
+    errors     float64 (times, times + 1), 0; written: [i, j] for times i <= t < j
+    """
+    size, times = counts.shape
+    running = np.zeros(times + 1, np.float64)
+    for c in range(len(ranges)):
+        scale, zero, top = rule1(ranges[c, 0], ranges[c, 1], bits, symmetric)
+        inverse = 1.0 / scale
+        running[:] = 0.0
+        u0 = low * inverse + zero
+        f0 = primitive1(u0, top)
+        for b in range(size):
+            u1 = (high if b == size - 1 else min(max(edges[b + 1], low), high)) * inverse + zero
+            f1 = primitive1(u1, top)
+            width = u1 - u0
+            if width > 1e-9 * (1.0 + abs(u0)):
+                mean = (f1 - f0) / width
+            else:
+                d = u0 - min(max(np.rint(u0), 0.0), top)
+                mean = d * d
+            mean *= scale * scale
+            for t in range(times):
+                running[t + 1] += counts[b, t] * mean
+            u0, f0 = u1, f1
+        for t in range(times):
+            running[t + 1] += running[t]
+        for i in range(times):
+            for j in range(i + 1, times + 1):
+                found = max(0.0, running[j] - running[i])
+                if c == 0 or found < errors[i, j]:
+                    errors[i, j] = found
 
 
 def quantizer(
@@ -231,9 +287,10 @@ def run_errors(
     symmetric: bool = False,
     clip: bool = True,
 ) -> NDArray[np.float64]:
-    """What one quantizer for times i .. j - 1 costs, float64 (times, times + 1); see fit_runs.
+    """What one quantizer for times i .. j - 1 costs, float64 (times, times + 1); see fit_runs and grid_runs.
 
-    Only bins that count anything take time. Entries with j <= i are 0.
+    With `clip` the best of a grid of ranges is meant, the same for all runs, in eighths of an octave, one end up to
+    two octaves below the other. So a run never costs less than its parts. Entries with j <= i are 0.
     """
     times = counts.shape[0]
     errors = np.zeros((times, times + 1))
@@ -241,14 +298,38 @@ def run_errors(
     if used.size == 0:
         return errors
     first, last = int(used[0]), int(used[-1]) + 1
-    fit_runs(
-        edges[first : last + 1],
-        np.ascontiguousarray(counts[:, first:last]),
-        lows,
-        highs,
-        bits,
-        symmetric,
-        clip,
-        errors,
-    )
+    within = edges[first : last + 1]
+    held = np.ascontiguousarray(counts[:, first:last])
+    if not clip:
+        fit_runs(within, held, lows, highs, bits, symmetric, errors)
+        return errors
+    low, high = float(lows.min()), float(highs.max())
+    places = _coarse(within)
+    merged = np.ascontiguousarray(np.add.reduceat(held, places[:-1], axis=1).T)
+    ranges = _grid(min(low, 0.0), max(high, 0.0), symmetric)
+    grid_runs(within[places], merged, low, high, ranges, bits, symmetric, errors)
     return errors
+
+
+def _coarse(edges: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Which edges to keep, first and last among them: all of the largest seven octaves, of what is smaller every
+    eighth, and those around zero."""
+    most = max(-edges[0], edges[-1])
+    near = np.abs(edges) < most / FINE_BELOW
+    places = np.arange(edges.size)
+    from_zero = np.where(edges > 0, places - np.searchsorted(edges, 0.0), 0)
+    from_zero = np.where(edges < 0, np.searchsorted(edges, 0.0) - 1 - places, from_zero)
+    kept = ~near | (from_zero % MERGED == 0)
+    kept[[0, -1]] = True
+    return np.flatnonzero(kept)
+
+
+def _grid(low: float, high: float, symmetric: bool) -> NDArray[np.float64]:
+    """Ranges from the widest on down, float64 (quantizers, 2)."""
+    if symmetric or low == 0.0 or high == 0.0:
+        shares = 2.0 ** (-np.arange(16 * OCTAVES) / 16)
+        return np.asarray(shares[:, None] * np.array([low, high]))
+    shares = 2.0 ** (-np.arange(8 * OCTAVES) / 8)
+    less = 2.0 ** -np.arange(0, ASIDE, 0.5)
+    ends = [(low * each, high) for each in less] + [(low, high * each) for each in less[1:]]
+    return np.asarray(shares[:, None, None] * np.array(ends)).reshape(-1, 2)

@@ -18,90 +18,104 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 import arrowquant.torch
-from benchmarks.models import activations, datasets, folder, ours, reference, smoothing
+from benchmarks.models import activations, datasets, folder, ours, reference
 from benchmarks.models.rows import Row, rows
 from benchmarks.models.sampled import SampledTask
 from benchmarks.models.written import WrittenTask
 from service.domain.engine import versions
+from service.domain.smoothing import Aggregate
+from workers.spatial import fold as folding
+from workers.spatial.estimate import Target
 
 Task = SampledTask | WrittenTask
 SAMPLES = {"dit-digits": 1000, "dream-glosses": 100, "dit-speech": 500}
 CALIBRATION = {"dit-digits": 400, "dream-glosses": 128, "dit-speech": 400}
+KEPT = 256  # vectors of each input that a calibration file keeps, for `auto` to judge by
 
 
 @dataclass
 class Variant:
-    """A model's weights before quantization; smoothed by `divisors`, if any."""
+    """A model's weights before quantization, in a folder: as trained, or folded by `arrowquant fold`."""
 
+    source: Path
     state: dict[str, Tensor]
-    divisors: dict[str, Tensor] = field(default_factory=dict)
     observed: activations.Observed | None = None
+    calibration: Path | None = None
     quantized: dict[str, ours.Quantized] = field(default_factory=dict)
 
 
 class Bench:
     """A model that rows are tried on."""
 
-    def __init__(self, name: str, task: Task, transformer: Path) -> None:
+    def __init__(self, name: str, task: Task, transformer: Path, scratch: Path) -> None:
         self.name = name
         self.task = task
-        self.transformer = transformer
-        self._variants: dict[float, Variant] = {0.0: Variant(task.state)}
+        self.scratch = scratch
+        self._variants = {"": Variant(transformer, task.state)}
 
     def run(self, row: Row) -> dict[str, Any]:
         """A row's rates and metrics."""
         began = time.process_time()
         acts = row.activations or {}
-        variant = self._variant(acts.get("smooth", 0.0))
+        variant = self._variant(acts.get("fold"))
         weights = self._weights(variant, row)
         quantized_s = time.process_time() - began
-        model = self._model(variant, variant.state if weights is None else weights.state)
-        if acts:
-            observed = self._observed(variant)
-            quantizer = activations.Quantizer(model, observed, acts["mode"], acts["bits"])
-            measured = self.task.measure(model, quantizer.at)
+        bare = weights is None or row.weights is None
+        model = self.task.model(variant.state if weights is None or bare else weights.state)
+        told: dict[str, Any] = {}
+        if weights is not None and weights.table is not None:
+            table = activations.Table(model, weights.table, weights.divisors)
+            told["table"] = dict(weights.table.head)
+            measured = self.task.measure(model, lambda t: table.at(self.task.time(t)))
         else:
+            if acts:
+                ranges = self._observed(variant).ranges
+                activations.by_rule(model, ranges, acts["mode"], acts["bits"])
             measured = self.task.measure(model)
         rates: dict[str, Any] = {"bits_per_weight": 16.0, "bits_in_all": 16.0}
-        if weights is not None:
+        if weights is not None and not bare:
             rates = {
                 key: getattr(weights, key)
                 for key in ("bits_per_weight", "bits_in_all", "cosine", "sqnr_db")
             }
         cpu = {"quantize_cpu_s": quantized_s, "cpu_s": time.process_time() - began}
-        return rates | measured | cpu
+        return rates | measured | told | cpu
 
-    def _variant(self, alpha: float) -> Variant:
-        if alpha not in self._variants:
-            plain = self._variants[0.0]
-            by = smoothing.scales(plain.state, self._observed(plain).channel_max, alpha)
-            self._variants[alpha] = Variant(smoothing.moved(plain.state, by), by)
-        return self._variants[alpha]
-
-    def _model(self, variant: Variant, state: dict[str, Tensor]) -> Any:
-        model = self.task.model(state)
-        smoothing.divide_inputs(model, variant.divisors)
-        return model
+    def _variant(self, fold: dict[str, Any] | None) -> Variant:
+        """As trained, or folded for what it will be quantized to: as `arrowquant fold --any-factor` does."""
+        key = json.dumps(fold, sort_keys=True) if fold else ""
+        if fold and key not in self._variants:
+            plain, out = self._variants[""], self.scratch / f"folded-{len(self._variants)}"
+            options = folding.Options(
+                aggregate=Aggregate(fold["aggregate"]),
+                exact=False,
+                target=Target(fold["bits"], 64, fold["activation_bits"]),
+            )
+            made = folding.plan(plain.source, self._calibration(plain), options)
+            folding.write(plain.source, out, made)
+            self._variants[key] = Variant(out, folder.read_shards(out))
+        return self._variants[key]
 
     def _observed(self, variant: Variant) -> activations.Observed:
         """What the full-precision model's linears see, on training data."""
         if variant.observed is None:
-            model = self._model(variant, variant.state)
+            model = self.task.model(variant.state)
             with activations.observing(model) as found:
-                self.task.calibrate(model, CALIBRATION[self.name], found.at)
+                self.task.calibrate(model, CALIBRATION[self.name])
             variant.observed = found
         return variant.observed
 
     def _weights(self, variant: Variant, row: Row) -> ours.Quantized | None:
-        if row.weights is None:
+        """What a job or another's method makes of the weights, and with it the table of activations."""
+        how = row.job
+        if how is None:
             return None
-        key = json.dumps(row.weights, sort_keys=True)
+        key = json.dumps(how, sort_keys=True)
         if key not in variant.quantized:
-            variant.quantized = {key: self._quantize(variant, row.weights)}  # the last one only
+            variant.quantized = {key: self._quantize(variant, how)}  # the last one only
         return variant.quantized[key]
 
     def _quantize(self, variant: Variant, weights: dict[str, Any]) -> ours.Quantized:
@@ -110,24 +124,24 @@ class Bench:
         recipe = weights["recipe"]
         if weights["by"] == "ours":
             recipe = ours.everywhere(list(variant.state), recipe)
-        with tempfile.TemporaryDirectory(prefix="arrowquant-models-") as scratch:
-            source = self.transformer
-            if variant.divisors:
-                source = Path(scratch)
-                save_file(variant.state, source / "smoothed.safetensors")
-            known = None
-            if weights.get("calibrated"):
-                known = self._calibration(variant, source, Path(scratch))
-            return ours.quantize(source, variant.state, recipe, known)
+        known = self._calibration(variant) if weights.get("calibrated") else None
+        return ours.quantize(variant.source, variant.state, recipe, known)
 
-    def _calibration(self, variant: Variant, source: Path, out: Path) -> Path:
+    def _calibration(self, variant: Variant) -> Path:
         """What our own capture keeps of a run over training data, as a file."""
-        model, file = self._model(variant, variant.state), out / "model.calib.arrow"
-        options: dict[str, Any] = {"edges": self.task.edges, "domain": self.task.domain}
-        with arrowquant.torch.capture(model, weights=source, **options) as seen:
-            self.task.calibrate(model, CALIBRATION[self.name], lambda t: seen.at(self.task.time(t)))
-        seen.save(file)
-        return file
+        if variant.calibration is None:
+            model = self.task.model(variant.state)
+            file = self.scratch / f"{len(list(self.scratch.glob('*.arrow')))}.calib.arrow"
+            options: dict[str, Any] = {"edges": self.task.edges, "domain": self.task.domain}
+            with arrowquant.torch.capture(
+                model, weights=variant.source, keep=KEPT, **options
+            ) as seen:
+                self.task.calibrate(
+                    model, CALIBRATION[self.name], lambda t: seen.at(self.task.time(t))
+                )
+            seen.save(file)
+            variant.calibration = file
+        return variant.calibration
 
     def _by_reference(self, variant: Variant, weights: dict[str, Any]) -> ours.Quantized:
         method, bits, group = (weights[key] for key in ("method", "bits", "group"))
@@ -146,15 +160,16 @@ class Bench:
         return ours.account(variant.state, state, stored)
 
 
-def bench(name: str, samples: int | None, seed: int) -> Bench:
-    """The committed model of this name and its data."""
+def bench(name: str, samples: int | None, seed: int, scratch: Path) -> Bench:
+    """The committed model of this name and its data; `scratch` for what is made of it."""
     path = folder.MODELS / name
     count = samples or SAMPLES[name]
     if name == "dream-glosses":
-        return Bench(name, WrittenTask(path, datasets.text(), samples=count, seed=seed), path)
+        written = WrittenTask(path, datasets.text(), samples=count, seed=seed)
+        return Bench(name, written, path, scratch)
     pictures = datasets.images() if name == "dit-digits" else datasets.speech()
     task = SampledTask(path, pictures, samples=count, seed=seed)
-    return Bench(name, task, path / "transformer")
+    return Bench(name, task, path / "transformer", scratch)
 
 
 def main() -> None:
@@ -168,8 +183,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory(prefix="arrowquant-models-") as scratch:
+        failed = _measure(given, bench(given.model, given.samples, given.seed, Path(scratch)))
+    sys.exit(failed)
+
+
+def _measure(given: argparse.Namespace, tried: Bench) -> bool:
+    """Row by row; whether one has failed."""
     done = _done(given.out)
-    tried = bench(given.model, given.samples, given.seed)
     patterns = given.rows or [".*"]
     chosen = [row for pattern in patterns for row in rows() if re.search(pattern, row.name)]
     wanted = list(dict.fromkeys(row.name for row in chosen))
@@ -197,7 +218,7 @@ def main() -> None:
             with given.out.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
         print(json.dumps(line)[:400], flush=True)
-    sys.exit(failed)
+    return failed
 
 
 def _done(path: Path) -> set[str]:

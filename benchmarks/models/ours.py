@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import arrowquant
+from arrowquant.artifact.activations import Activations
 from arrowquant.artifact.fidelity import ErrorSums
 from service import logs
 from service.domain.job import JobState
@@ -39,6 +40,8 @@ class Quantized:
     bits_per_weight  of the linear layers' matrices, every byte of codes, scales and the like counted
     bits_in_all      of all parameters
     cosine           mean over the linear layers, by weights
+    table            the artifact's activations.arrow, where the recipe asks for one
+    divisors         (channels,) by layer: what a runtime divides inputs by, where weights are smoothed
     """
 
     state: dict[str, Tensor]
@@ -46,6 +49,8 @@ class Quantized:
     bits_in_all: float
     cosine: float
     sqnr_db: float
+    table: Activations | None = None
+    divisors: dict[str, Tensor] = field(default_factory=dict)
 
 
 def everywhere(names: list[str], recipe: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +92,14 @@ def _read(artifact: Path, original: dict[str, Tensor]) -> Quantized:
             name: torch.from_numpy(np.array(model[name].dequantize(dtype="float32")))
             for name in model
         }
-    return account(original, state, {name: 8.0 * size for name, size in stored.items()})
+        divisors = {
+            name.removesuffix(".weight"): torch.from_numpy(factors)
+            for name in model
+            if (factors := model[name].col_scale()) is not None
+        }
+        table = model.activations if "activations" in model.manifest else None
+    found = account(original, state, {name: 8.0 * size for name, size in stored.items()})
+    return replace(found, table=table, divisors=divisors)
 
 
 def account(

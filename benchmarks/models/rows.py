@@ -9,7 +9,18 @@ from typing import Any
 STRENGTHS = {8: (0.0, 1.0), 4: (0.0, 1.0), 3: (0.0, 0.5, 1.0), 2: (0.0, 0.5, 1.0)}
 # Groups and widths of their scales: what they add is (scale bits + minimum bits) / group + 1/8.
 SUPERBLOCKS = {4: ((32, 6),), 3: ((16, 6), (32, 4)), 2: ((32, 4), (16, 4), (16, 6))}
-MODES = ("static", "static-mse", "time", "time-mse", "per-token")
+RULES = ("static", "per-token")
+# What a recipe's `activations` says for each mode, beside bits.
+TABLES: dict[str, dict[str, Any]] = {
+    "static": {"mode": "static", "groups": 1, "clip": "minmax"},
+    "static-mse": {"mode": "static", "groups": 1},
+    "time": {"mode": "static", "clip": "minmax"},
+    "time-mse": {"mode": "static"},
+    "per-token": {"mode": "dynamic_per_token"},
+    "as it comes": {},
+}
+AGGREGATES = ("max", "mean", "salience")
+BUDGETS = (2.5, 2.75, 3.0, 3.25, 3.5, 4.0)
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,10 @@ class Row:
                  {"by": "ours", "recipe"}: a job of ours with every linear layer at one width, and with
                  a calibration file if "calibrated";
                  {"by": "product", "recipe"}: a job of ours as it comes, floors and gates included
-    activations  None, or {"mode", "bits"}; with "smooth" (alpha) ranges are moved into the weights first
+    activations  None; {"mode", "bits"}: by the rule of that name; with "table" (fields of a recipe's
+                 `activations`) by the table of the job that makes the weights, or of one at 8 bits for weights as
+                 they are. "smoothing": fields of the recipe's `smoothing`; "fold": the model is folded first and
+                 captured again ({"bits", "activation_bits", "aggregate"})
     """
 
     name: str
@@ -30,11 +44,23 @@ class Row:
 
     @property
     def bits(self) -> int:
-        """Width of the weights' codes; 16 when they are as they were."""
+        """Width of the weights' codes; 16 when they are as they were, 0 where a budget decides."""
         if self.weights is None:
             return 16
-        found: int = self.weights.get("bits") or self.weights["recipe"]["bits"]
+        found: int = self.weights.get("bits") or self.weights["recipe"].get("bits", 0)
         return found
+
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """What makes the weights and the table: `weights` with what `activations` adds to its recipe."""
+        acts = self.activations or {}
+        if "table" not in acts:
+            return self.weights
+        made = self.weights or {"by": "ours", "recipe": {"bits": 8, "method": "lsq"}}
+        recipe = made["recipe"] | {"activations": {"bits": acts["bits"], **acts["table"]}}
+        if "smoothing" in acts:
+            recipe["smoothing"] = acts["smoothing"]
+        return made | {"recipe": recipe, "calibrated": True}
 
 
 def rows() -> Iterator[Row]:
@@ -42,13 +68,41 @@ def rows() -> Iterator[Row]:
     yield Row("full precision", "full precision")
     for bits in (8, 4, 3, 2):
         yield from _weights_only(bits)
+    yield from _tables()
     for bits in (8, 4):
-        for mode in MODES:
+        for mode in RULES:
             yield Row(f"W16 A{bits} {mode}", f"A {mode}", None, {"mode": mode, "bits": bits})
     for weights, acts in ((8, 8), (4, 8), (4, 4), (2, 8)):
         yield from _both(weights, acts)
+    yield from _products()
+
+
+def _tables() -> Iterator[Row]:
+    """Activations as our artifacts say, from 4 bits on up, smoothed and not."""
+    bare, four = Row("W16", "16 bits"), _calibrated(_ours(4, 64, "lsq", 1.0))
+    for acts in (4, 8):
+        for row in (bare, four):
+            for mode in TABLES:
+                yield _tabled(row, acts, mode)
+    for row in (four, bare):
+        for aggregate in AGGREGATES:
+            yield _smoothed(row, 4, "per-token", aggregate)
+        for mode in ("static", "static-mse", "time", "time-mse"):
+            yield _smoothed(row, 4, mode, "max")
+    for aggregate in AGGREGATES[1:]:
+        yield _smoothed(four, 4, "time-mse", aggregate)
+
+
+def _products() -> Iterator[Row]:
+    """Jobs as they come: floors, gates and all; and by budget."""
     for bits in (4, 3, 2):
         yield Row(f"W{bits} product", "product", {"by": "product", "recipe": {"bits": bits}})
+    for rate in BUDGETS:
+        budget = Row(
+            f"budget of {rate:g} bits", "budget", {"by": "product", "recipe": {"budget": rate}}
+        )
+        yield budget
+        yield _calibrated(budget)
 
 
 def _weights_only(bits: int) -> Iterator[Row]:
@@ -86,14 +140,12 @@ def _both(bits: int, acts: int) -> Iterator[Row]:
         yield _with(_reference("rtn", bits, 0), acts, mode)
     # Q-DiT (Chen et al. 2024): groups, GPTQ's rounding, activations quantized as they come.
     yield _with(_reference("gptq", bits, 64), acts, "per-token", name="Q-DiT-like")
-    for mode in MODES if bits == 4 else ("static", "per-token"):
+    for mode in RULES:
         yield _with(_ours(bits, 64, "lsq", 1.0), acts, mode)
-        if bits == 4:
-            yield _with(_ours(bits, 64, "lsq", 1.0), acts, mode, smooth=0.5)
     if bits < 8:
         best = _calibrated(_superblock(bits, *SUPERBLOCKS[bits][0], 1.0))
-        yield _with(best, acts, "per-token")
-        yield _with(best, acts, "per-token", smooth=0.5)
+        yield _tabled(best, acts, "per-token")
+        yield _smoothed(best, acts, "per-token", "max")
         yield _with(_ours(bits, 0, "trellis", 1.0), acts, "per-token")
 
 
@@ -122,14 +174,32 @@ def _calibrated(row: Row) -> Row:
     return Row(f"{row.name} calibrated", f"{row.family} calibrated", weights)
 
 
-def _with(row: Row, bits: int, mode: str, name: str | None = None, smooth: float = 0.0) -> Row:
-    family = f"{name or row.family} + A {mode}"
+def _with(row: Row, bits: int, mode: str, name: str | None = None) -> Row:
     start, _, rest = row.name.partition(" ")
     full = f"{start} A{bits} {name + ' ' + _group(row) if name else rest} {mode}"
-    acts: dict[str, Any] = {"mode": mode, "bits": bits}
-    if smooth:
-        full, family, acts = f"{full} smoothed", f"{family} smoothed", acts | {"smooth": smooth}
-    return Row(full, family, row.weights, acts)
+    acts = {"mode": mode, "bits": bits}
+    return Row(full, f"{name or row.family} + A {mode}", row.weights, acts)
+
+
+def _tabled(row: Row, bits: int, mode: str) -> Row:
+    """With activations as the job's table has them."""
+    start, _, rest = row.name.partition(" ")
+    acts = {"mode": mode, "bits": bits, "table": TABLES[mode]}
+    name = " ".join(part for part in (start, f"A{bits}", rest, "table", mode) if part)
+    return Row(name, f"{row.family} + table {mode}", row.weights, acts)
+
+
+def _smoothed(row: Row, bits: int, mode: str, aggregate: str) -> Row:
+    """Static ranges want a folded model; where each token has its own, the artifact keeps the factors."""
+    plain = _tabled(row, bits, mode)
+    if mode == "per-token":
+        how: dict[str, Any] = {"smoothing": {"aggregate": aggregate}}
+    else:
+        weights = row.bits if row.bits < 16 else 0
+        how = {"fold": {"bits": weights, "activation_bits": bits, "aggregate": aggregate}}
+    word = next(iter(how)).replace("smoothing", "smoothed").replace("fold", "folded")
+    acts = (plain.activations or {}) | how
+    return Row(f"{plain.name} {word} by {aggregate}", f"{plain.family} {word}", row.weights, acts)
 
 
 def _group(row: Row) -> str:

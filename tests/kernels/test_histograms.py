@@ -112,6 +112,27 @@ def test_runs_of_times_cost_what_their_merged_histogram_costs():
             assert errors[i, j] == pytest.approx(error, rel=1e-12)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("shape", ["gaussian", "heavy", "positive"])
+def test_runs_with_clipping_cost_about_what_a_search_finds_and_no_less_than_their_parts(
+    shape, symmetric
+):
+    random = np.random.default_rng(6)
+    seen = [counted(SHAPES[shape](random) * size) for size in (8, 4, 2, 1, 0.5)]
+    counts, lows, highs = (np.array(each) for each in zip(*seen, strict=True))
+    for bits in (4, 8):
+        how = {"bits": bits, "symmetric": symmetric}
+        errors = histograms.run_errors(EDGES, counts, lows, highs, **how)
+        for i in range(5):
+            for j in range(i + 1, 6):
+                merged = counts[i:j].sum(axis=0)
+                low, high = lows[i:j].min(), highs[i:j].max()
+                _, _, error = histograms.quantizer(EDGES, merged, low, high, **how)
+                assert errors[i, j] == pytest.approx(error, rel=0.2)
+                for k in range(i + 1, j):
+                    assert errors[i, j] >= (errors[i, k] + errors[k, j]) * (1 - 1e-9)
+
+
 def test_times_at_which_nothing_was_seen_cost_nothing():
     counts, low, high = counted(np.random.default_rng(2).standard_normal(500))
     none = np.zeros_like(counts)
