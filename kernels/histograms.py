@@ -60,11 +60,11 @@ def squared_error1(
     """
     total = 0.0
     inverse = 1.0 / scale
-    u0 = low * inverse + zero
+    u0 = np.float64(low * inverse + zero)
     f0 = primitive1(u0, top)
     for b in range(counts.size):
         e1 = float(high if b == counts.size - 1 else min(max(edges[b + 1], low), high))
-        u1 = e1 * inverse + zero
+        u1 = np.float64(e1 * inverse + zero)
         f1 = primitive1(u1, top)
         width = u1 - u0
         if width > 1e-9 * (1.0 + abs(u0)):
