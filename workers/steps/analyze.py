@@ -17,6 +17,7 @@ from service.domain.outputs import JobPlan
 from service.domain.ports import Ledger
 from service.domain.treatment import TensorPlan, Treatment
 from service.domain.units import Unit
+from workers import precompile
 from workers.calibration.measured import Measured as Seen
 from workers.job import JobContext
 from workers.lease import Lease
@@ -52,6 +53,7 @@ def run(
     lease.rewind()
     with turn:
         lease.check()
+        precompile.beforehand((way for each in ways.values() for _, _, way in each), memory)
         sums = _measure(context, plan, unit, ways, threads, memory, checkpoint)
     lease.confirm()
     ledger.analysis_done(context.claim, [_error(key, found) for key, found in sorted(sums.items())])

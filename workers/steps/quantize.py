@@ -21,7 +21,7 @@ from service.domain.ports import Ledger
 from service.domain.profiles import Action
 from service.domain.treatment import TensorPlan
 from service.domain.units import Unit
-from workers import counters
+from workers import counters, precompile
 from workers.artifact.part import PartWriter
 from workers.job import JobContext
 from workers.lease import Lease
@@ -132,6 +132,7 @@ def _work(
         }
         for output, levels in todo.items()
     }
+    precompile.beforehand((t for tensors in outputs.values() for t in tensors.values()), memory)
     limit = budget(plan, unit, len(outputs), memory, context.source.reads_at_once)
     return Work(plan, unit, outputs, context.source, limit, threads)
 
