@@ -91,30 +91,53 @@ def cosines(rows: Rows) -> Iterator[Line]:
 
 
 def groups_of_time(rows: Rows) -> Iterator[Line]:
-    """Ranges by groups of time against one static range."""
-    for static in rows.where(lambda r: _mode(r) == "static" and not _smooth(r)):
-        twins = {_mode(r): r for r in rows.where(partial(_twins, static))}
-        timed, name = twins.get("time"), static["name"].partition(": ")[2]
+    """Ranges as our tables have them at each time, clipped, against one static range of all that was seen.
+
+    Beside them what clips or follows time alone, and what each token's own range loses.
+    """
+    for static in rows.where(lambda r: _tabled(r) and _mode(r) == "static" and not _evened(r)):
+        found = [r for r in rows.where(partial(_twins, static)) if _tabled(r) and not _evened(r)]
+        twins = {_mode(r): r for r in found}
+        timed, name = twins.get("time-mse"), static["name"].partition(": ")[2]
         if timed is None:
             continue
-        bar = f"time groups halve the loss of {name}"
+        bar = f"ranges by time halve the loss of {name}"
+        groups = f"{timed.get('table', {}).get('groups', '?')} groups of time"
         beside = "; ".join(f"{mode} {rows.loss(r):.4g}" for mode, r in twins.items())
         if rows.loss(static) <= rows.doubt(static):
             yield Line(bar, f"nothing measurable is lost: {beside}", True)
         else:
-            yield Line(bar, beside, rows.loss(timed) <= rows.loss(static) / 2)
+            cut = 1 - rows.loss(timed) / rows.loss(static)
+            met = rows.loss(timed) <= rows.loss(static) / 2
+            yield Line(bar, f"{cut:.0%} less, {groups}: {beside}", met)
+
+
+def best_mode(rows: Rows) -> Iterator[Line]:
+    """What a recipe gives unless asked is the way to quantize activations that loses least, or as little."""
+    for default in rows.where(lambda r: _mode(r) == "as it comes"):
+        twins = [r for r in rows.where(partial(_twins, default)) if _tabled(r)]
+        best = min((r for r in twins if not _evened(r)), key=rows.loss)
+        gap = rows.loss(default) - rows.loss(best)
+        doubt = (rows.doubt(default) ** 2 + rows.doubt(best) ** 2) ** 0.5
+        chosen = default.get("table", {}).get("mode", "?")
+        name = default["name"].partition(": ")[2]
+        said = f"{chosen}, {rows.loss(default):.4g}; best: {_mode(best)}, {rows.loss(best):.4g}"
+        yield Line(f"the default of activations is the best mode: {name}", said, gap <= doubt)
 
 
 def smoothing(rows: Rows) -> Iterator[Line]:
-    """Ranges moved into the weights, where plain groups are damaged."""
-    for record in rows.where(lambda r: bool(_smooth(r))):
-        name = record["name"].partition(": ")[2]
-        plain = next((r for r in rows.records if record["name"] == f"{r['name']} smoothed"), None)
-        if plain is None or rows.loss(plain) <= rows.doubt(plain):
+    """Ranges moved into the weights, where plain groups are damaged: the best aggregate of each mode."""
+    plain = rows.where(lambda r: _tabled(r) and not _evened(r))
+    for record in plain:
+        twins = rows.where(lambda r, record=record: _same_but_evened(record, r))  # type: ignore[misc]
+        if not twins or rows.loss(record) <= rows.doubt(record):
             continue
-        cut = 1 - rows.loss(record) / rows.loss(plain)
-        said = f"{rows.loss(plain):.4g} → {rows.loss(record):.4g}: {cut:.0%} less"
-        yield Line(f"smoothing cuts the loss of {name[:-9]} by 47 %", said, cut >= 0.47)
+        best = min(twins, key=rows.loss)
+        cut = 1 - rows.loss(best) / rows.loss(record)
+        name = record["name"].partition(": ")[2]
+        how = best["name"].rpartition("table ")[2].removeprefix(f"{_mode(record)} ")
+        said = f"{rows.loss(record):.4g} → {rows.loss(best):.4g} ({how}): {cut:.0%} less"
+        yield Line(f"smoothing cuts the loss of {name} by 47 %", said, cut >= 0.47)
 
 
 def like_q_dit(rows: Rows) -> Iterator[Line]:
@@ -139,15 +162,33 @@ def usable(rows: Rows) -> Iterator[Line]:
         best = rows.least(partial(_small, most, kind == "calibrated"))
         if best is None or full is None:
             yield Line(bar, "", None)
-        elif "nll" in full:
-            ratio = best["nll"] / full["nll"]
-            yield Line(bar, f"{rows.said(best)}: NLL {ratio - 1:+.1%}", ratio <= 1.1)
         else:
-            points = 100 * (best["accuracy"] - full["accuracy"])
-            yield Line(bar, f"{rows.said(best)}: accuracy {points:+.1f} points", points >= -2)
+            yield Line(bar, *_near(rows, full, best))
 
 
-BARS = (cosines, groups_of_time, smoothing, like_q_dit, usable)
+def budgets(rows: Rows) -> Iterator[Line]:
+    """The same of jobs that were given a budget, by what all of the model's parameters take."""
+    full = next((r for r in rows.records if not r["labels"]["weights"]), None)
+    for kind, most in (("data-free", 3.0), ("calibrated", 2.75)):
+        bar = f"a job with a budget is usable at ≤ {most} bits, {kind}"
+        best = rows.least(partial(_budgeted, most, kind == "calibrated"))
+        if best is None or full is None:
+            yield Line(bar, "", None)
+            continue
+        said, met = _near(rows, full, best)
+        yield Line(bar, f"{best['bits_in_all']:.2f} bits in all, {said}", met)
+
+
+def _near(rows: Rows, full: Record, record: Record) -> tuple[str, bool]:
+    """How far from full precision, and whether that is usable."""
+    if "nll" in full:
+        ratio = record["nll"] / full["nll"]
+        return f"{rows.said(record)}: NLL {ratio - 1:+.1%}", ratio <= 1.1
+    points = 100 * (record["accuracy"] - full["accuracy"])
+    return f"{rows.said(record)}: accuracy {points:+.1f} points", points >= -2
+
+
+BARS = (cosines, groups_of_time, best_mode, smoothing, like_q_dit, usable, budgets)
 
 
 def _weights_only(record: Record) -> bool:
@@ -166,8 +207,27 @@ def _mode(record: Record) -> str | None:
     return (record["labels"]["activations"] or {}).get("mode")
 
 
-def _smooth(record: Record) -> float:
-    return float((record["labels"]["activations"] or {}).get("smooth", 0.0))
+def _tabled(record: Record) -> bool:
+    """Whether activations are quantized as an artifact of ours says."""
+    return "table" in (record["labels"]["activations"] or {})
+
+
+def _evened(record: Record) -> bool:
+    """Whether channels are evened out, in the weights or by folding."""
+    acts = record["labels"]["activations"] or {}
+    return "smoothing" in acts or "fold" in acts
+
+
+def _same_but_evened(plain: Record, record: Record) -> bool:
+    same = _twins(plain, record) and _mode(plain) == _mode(record)
+    return same and _tabled(record) and _evened(record)
+
+
+def _budgeted(most: float, calibrated: bool, record: Record) -> bool:
+    """By a budget alone, all parameters within so many bits."""
+    weights = record["labels"]["weights"] or {}
+    given = "budget" in weights.get("recipe", {}) and not record["labels"]["activations"]
+    return given and record["bits_in_all"] <= most and calibrated == _is_calibrated(record)
 
 
 def _method(record: Record) -> str | None:
@@ -195,11 +255,10 @@ def _small(most: float, calibrated: bool, record: Record) -> bool:
 
 
 def _twins(other: Record, record: Record) -> bool:
-    """Whether two rows differ by the mode of their activations alone."""
+    """Whether two rows differ by how their activations are quantized or evened out alone."""
     one, two = record["labels"], other["labels"]
     return (
         one["weights"] == two["weights"]
         and _acts(record) == _acts(other)
-        and _smooth(record) == _smooth(other)
         and _mode(record) is not None
     )

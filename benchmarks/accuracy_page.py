@@ -117,6 +117,15 @@ def generate(results: Path = FOLDER) -> dict[str, str]:
         "their artifacts; `rtn`, `hqq` and `gptq` are plain implementations of the papers in "
         "`benchmarks/models/reference.py`, and only `gptq` sees calibration data among them. "
         "κ is the recipe's `unbias`.",
+        "Activations: `static` and `per-token` alone are plain rules in torch. `table` rows ask the "
+        "`activations.arrow` of the job for every layer at every step, as a deployment does: `static` is one "
+        "min-max range, `time` min-max ranges by groups of time, `-mse` the same clipped to least squared error, "
+        "`per-token` each token's own range, and `as it comes` what a recipe that says nothing gets. Times are cut "
+        "where that saves error, so a model whose activations do not change with time gets one group. "
+        "`smoothed` rows store factors beside the codes, `folded` ones run `arrowquant fold` and are captured again; "
+        "both choose the strength layer by layer, from ranges that are the `max`, the `mean` or the `salience` of those "
+        "of the time bins. `budget` rows are jobs that were given bits a weight, everything counted, and chose widths "
+        "themselves; their own bits a weight are of linear layers, as in every row.",
     )
     _strengths(found, page)
     for model in MODELS:
@@ -168,8 +177,9 @@ def _model(found: Findings, page: Page, model: Model) -> None:
     page.add("### Weights only")
     _table(page, model, weights)
     quantized = [r for r in weights if r["labels"]["weights"]]
-    _chart(page, model, quantized)
-    page.add(_front(model, quantized))
+    if quantized:
+        _chart(page, model, quantized)
+        page.add(_front(model, quantized))
     acts = [r for r in records if r["labels"]["activations"]]
     if acts:
         page.add("### Weights and activations")
@@ -308,7 +318,8 @@ def _doubt(metric: Metric, one: Record, other: Record) -> float:
 
 def _width(record: Record) -> str:
     acts = record["labels"]["activations"]
-    return f"W{record['labels']['bits']} A{acts['bits'] if acts else 16}"
+    weights = f"W{bits}" if (bits := record["labels"]["bits"]) else "budget"
+    return f"{weights} A{acts['bits'] if acts else 16}"
 
 
 def _is_ours(record: Record) -> bool:

@@ -6,6 +6,7 @@ and no raw result of it exists. Nothing here repeats one as ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -15,6 +16,7 @@ from benchmarks.accuracy_bars import LOSSES
 from benchmarks.findings import Findings, Record
 
 PENDING = "not measured yet"
+EVENED = re.compile(r" (smoothed|folded) by \w+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,15 @@ def _accuracy(found: Findings) -> tuple[str, str] | None:
 
 
 def _pairs(found: Findings) -> Iterator[tuple[str, float, float]]:
-    """By model and row: the loss with one static range, and with ranges by groups of time."""
+    """By model and row: the loss with one static range, and with clipped ranges by groups of time."""
     for model, records in _rows(found):
         for static in records:
             if _mode(static) != "static":
                 continue
             for timed in records:
-                if _mode(timed) == "time" and _apart_from_mode(timed) == _apart_from_mode(static):
+                if _mode(timed) == "time-mse" and _apart_from_mode(timed) == _apart_from_mode(
+                    static
+                ):
                     key = LOSSES[model]
                     yield f"{model} {_short(static)}", static[key], timed[key]
 
@@ -120,7 +124,7 @@ def _mode(record: Record) -> str | None:
 
 def _apart_from_mode(record: Record) -> tuple[object, ...]:
     acts = record["labels"]["activations"]
-    return record["labels"]["weights"], acts["bits"], acts.get("smooth")
+    return record["labels"]["weights"], acts["bits"], acts.get("fold"), "table" in acts
 
 
 def _smoothed(found: Findings) -> Iterator[tuple[str, float, float]]:
@@ -128,7 +132,7 @@ def _smoothed(found: Findings) -> Iterator[tuple[str, float, float]]:
     for model, records in _rows(found):
         plain = {record["name"]: record for record in records}
         for record in records:
-            other = plain.get(record["name"].removesuffix(" smoothed"))
+            other = plain.get(EVENED.sub("", record["name"]))
             if other is not None and other is not record and "frechet_added" in record:
                 yield f"{model} {_short(other)}", other["frechet_added"], record["frechet_added"]
 

@@ -108,7 +108,7 @@ def _lines(model: str) -> Path:
 
 
 def _read(model: str) -> list[dict[str, Any]]:
-    """The last line of each row, in the order of `rows`; rows that are no more come last."""
+    """The last line of each row, in the order of `rows`; those of rows that are no more are left out."""
     if not _lines(model).exists():
         return []
     found: dict[str, dict[str, Any]] = {}
@@ -116,7 +116,8 @@ def _read(model: str) -> list[dict[str, Any]]:
         line = json.loads(text)
         found[line["name"]] = line
     order = {row.name: number for number, row in enumerate(rows())}
-    return sorted(found.values(), key=lambda line: order.get(line["name"], len(order)))
+    kept = [line for line in found.values() if line["name"] in order or "error" in line]
+    return sorted(kept, key=lambda line: order.get(line["name"], len(order)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 # x86-64-v3 is every server since Haswell (2013) and Zen (2017).
 TARGETS: dict[str, dict[str, Any]] = {
@@ -126,13 +126,20 @@ def _compile_calibrated(dtype: str, matrix: Any) -> None:
     from service.domain.units import Tile
     from workers.stages.calibrated import Inputs, Moments
     from workers.stages.encode import encode_tile
+    from workers.stages.methods import Dtype
 
     rows, cols = matrix.shape
     ones, eye = np.ones(cols, np.float32), np.eye(cols, dtype=np.float32)
     source = SourceTensor("w", 0, dtype, (rows, cols), 0, matrix.nbytes)
     plain = Treatment(Action.QUANTIZE, "", 4, group_size=64, method="lsq")
     blocks = np.stack([eye[:64, :64]] * (cols // 64))
-    tried = [(replace(plain, col_scale=True), Inputs(ones, ones))]
+    kind = cast(Dtype, dtype)
+    kernels.column_largest(matrix, dtype=kind)
+    kernels.squared_ranges(kernels.widen(matrix, kind), ones, 64)
+    tried = [
+        (replace(plain, col_scale=True), Inputs(ones, ones)),
+        (plain, Inputs(ones, factors=ones)),
+    ]
     for (moments, act_order), symmetric in product(((eye, True), (blocks, False)), (False, True)):
         factor = kernels.gptq_factor(moments, cols=cols, damp=0.01, act_order=act_order, threads=1)
         inputs = Inputs(ones, ones, Moments(moments, factor))

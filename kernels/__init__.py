@@ -32,6 +32,7 @@ from kernels.hadamard import rotate, rotation_block, unrotate
 from kernels.hqq import quantize_hqq
 from kernels.measure import measure
 from kernels.output import OutputSums, column_energies, group_errors, output_sums, row_products
+from kernels.smooth import column_largest, multiplied, squared_ranges
 from kernels.superblock import EncodedSuper, dequantize_superblock, quantize_superblock
 from kernels.trellis import (
     EncodedTrellis,
@@ -55,6 +56,7 @@ __all__ = [
     "awq_scales",
     "bias_correction",
     "column_energies",
+    "column_largest",
     "dequantize",
     "dequantize_codebook",
     "dequantize_superblock",
@@ -65,6 +67,7 @@ __all__ = [
     "least_error_factors",
     "lloyd_max_levels",
     "measure",
+    "multiplied",
     "nf4_levels",
     "output_sums",
     "quantize",
@@ -80,6 +83,7 @@ __all__ = [
     "row_products",
     "scale_columns",
     "scaled_importance",
+    "squared_ranges",
     "trellis_bytes",
     "unbiased_factors",
     "unrotate",

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from kernels._jit import kernel
 from kernels.blocks import over_rows
 from kernels.fidelity import COLUMNS, E2, MAX, Q2, W2, WQ, ErrorSums, fold_rows
-from kernels.widen import KINDS, Dtype, patterns, widen_row
+from kernels.superrows import measure_row
+from kernels.widen import KINDS, Dtype, padded, patterns, widen_row
 
 
 @kernel
@@ -14,11 +15,11 @@ def measure_rows(
     x: NDArray[np.unsignedinteger],
     kind: int,
     v: NDArray[np.float32],
-    importance: NDArray[np.float32] | None,
+    importance: NDArray[np.float32],
     sums: NDArray[np.float64],
 ) -> None:
     """Write the sums (rows, COLUMNS) of patterns x and values v, both (rows, cols), see fidelity;
-    every product times the importance (cols,) of its column where it is given.
+    every product times the importance (cols,) of its column.
 
     Weight after weight in float64: the same everywhere.
     """
@@ -30,7 +31,7 @@ def measure_rows(
         for c in range(w.size):
             a, b = np.float64(w[c]), np.float64(v[r, c])
             e = a - b
-            h = np.float64(1.0) if importance is None else np.float64(importance[c])
+            h = np.float64(importance[c])
             w2 += h * (a * a)
             e2 += h * (e * e)
             wq += h * (a * b)
@@ -40,12 +41,37 @@ def measure_rows(
         sums[r, MAX] = largest
 
 
+@kernel
+def plain_rows(
+    x: NDArray[np.unsignedinteger],
+    kind: int,
+    v: NDArray[np.float32],
+    divisors: NDArray[np.float32] | None,
+    sums: NDArray[np.float64],
+) -> None:
+    """The same without importances, in lanes; values are divided by the divisor (cols,) of their column before,
+    where it is given."""
+    cols = x.shape[1]
+    wide, values = np.zeros(padded(cols), np.float32), np.zeros(padded(cols), np.float32)
+    w, u = wide[:cols], values[:cols]
+    for r in range(x.shape[0]):
+        widen_row(x[r], kind, w)
+        if divisors is None:
+            u[:] = v[r]
+        else:
+            y = v[r]
+            for c in range(cols):
+                u[c] = y[c] / divisors[c]
+        measure_row(w, u, sums[r])
+
+
 def measure(
     x: NDArray[np.generic],
     decoded: NDArray[np.float32],
     *,
     dtype: Dtype,
     weights: NDArray[np.float32] | None = None,
+    divisors: NDArray[np.float32] | None = None,
     threads: int = 1,
 ) -> ErrorSums:
     """How far decoded values are from weights; with importances of columns as `weights`, how far the
@@ -53,13 +79,17 @@ def measure(
 
     x        (rows, cols) as for engine.quantize, cols >= 1
     decoded  float32 (rows, cols), C order
+    divisors float32 (cols,), what the columns of `decoded` are divided by first; not together with `weights`
     """
     rows, cols = x.shape
     bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
     sums = np.empty((rows, COLUMNS), np.float64)
 
     def work(part: slice) -> int:
-        measure_rows(bit_patterns[part], kind, decoded[part], weights, sums[part])
+        if weights is None:
+            plain_rows(bit_patterns[part], kind, decoded[part], divisors, sums[part])
+        else:
+            measure_rows(bit_patterns[part], kind, decoded[part], weights, sums[part])
         return -1
 
     over_rows(work, rows, cols, threads)

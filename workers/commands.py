@@ -267,7 +267,6 @@ def fold(
         Path | None,
         typer.Option(metavar="FILE", help="Write the calibration of the folded model here"),
     ] = None,
-    threads: Threads = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite what is there")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -288,7 +287,7 @@ def fold(
                 f"--group-size {group_size}: 16, 32, 64, 128, 256, or 0 for rows"
             )
         target = Target(bits, group_size, activation_bits)
-        options = folding.Options(alpha, aggregate, not any_factor, target, threads or 1)
+        options = folding.Options(alpha, aggregate, not any_factor, target)
         folding.check_output(src, dst, replace=replace)
         with Console(stderr=True, quiet=as_json).status("reading") as status:
             made = folding.plan(src, calibration, options, lambda name: status.update(escape(name)))

@@ -17,7 +17,6 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-import kernels
 from kernels import ErrorSums
 from service import logs
 from service.domain.outputs import JobPlan
@@ -141,15 +140,15 @@ def _factors(
             if index not in looks:
                 looks.clear()
                 looks[index] = _look(work, tensor, checkpoint)
-            found[output, index] = work.measured.smoothing(tensor, looks[index], work.threads)
+            found[output, index] = work.measured.smoothing(tensor, looks[index])
     return found
 
 
 def _look(work: Work, tensor: TensorPlan, checkpoint: Callable[[int], None]) -> Look:
     look = Look(tensor.rows, tensor.cols)
     for fetched in _whole(work, tensor, checkpoint):
-        w = kernels.widen(fetched.matrix(tensor), cast(Dtype, tensor.source.dtype))
-        look.feed(fetched.tile.row_start, w)
+        dtype = cast(Dtype, tensor.source.dtype)
+        look.feed(fetched.tile.row_start, fetched.matrix(tensor), dtype)
     return look
 
 

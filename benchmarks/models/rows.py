@@ -98,9 +98,8 @@ def _products() -> Iterator[Row]:
     for bits in (4, 3, 2):
         yield Row(f"W{bits} product", "product", {"by": "product", "recipe": {"bits": bits}})
     for rate in BUDGETS:
-        budget = Row(
-            f"budget of {rate:g} bits", "budget", {"by": "product", "recipe": {"budget": rate}}
-        )
+        recipe = {"budget": {"bits_per_weight": rate, "on_infeasible": "least"}}
+        budget = Row(f"budget of {rate:g} bits", "budget", {"by": "product", "recipe": recipe})
         yield budget
         yield _calibrated(budget)
 

@@ -102,7 +102,7 @@ class Measured:
         assert mean is not None  # planning asked the index
         return mean
 
-    def smoothing(self, tensor: TensorPlan, look: Look, threads: int) -> NDArray[np.float32]:
+    def smoothing(self, tensor: TensorPlan, look: Look) -> NDArray[np.float32]:
         """Factors of a smoothed tensor's columns, float32 (cols,). Raises invalid_calibration where the file
         has no largest magnitudes."""
         stats = self._stats(self._file.index.weights[tensor.name].input)
@@ -110,7 +110,7 @@ class Measured:
             found = invalid("it has no largest magnitudes to smooth by", self._key)
             found.where["tensor"] = tensor.name
             raise found
-        return factors(look, tensor, stats, self._file.index.omega, threads)
+        return factors(look, tensor, stats, self._file.index.omega)
 
     def moments(self, weight: str, block: int, threads: int) -> Moments:
         """Second moments of a weight's input and their factor; kept for the next weight that it feeds.

@@ -1,8 +1,9 @@
-"""What scaling costs or saves, measured on some rows of a weight with the kernels that would quantize it.
+"""What scaling costs or saves, estimated on some rows of a weight.
 
 Of the output's error both parts are estimated as for inputs without correlation: that of the rounded weights
-sum_j h_j |dW_:j|^2, h = E[x^2], and that of the rounded inputs D^2 / 12 sum_j s_j^2 |W_:j|^2, D the step of
-one quantizer for all channels of x / s.
+sum_j h_j |dW_:j|^2, h = E[x^2], with d^2 / 12 for the square of every weight in a group whose min-max codes have the
+step d; and that of the rounded inputs D^2 / 12 sum_j s_j^2 |W_:j|^2, D the step of one quantizer for all channels
+of x / s. Nothing is rounded for it: strengths are compared, and with all of them the ranges of groups are what counts.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Sample:
     square: Vector
     most: Vector
 
-    def error(self, s: Vector, target: Target, threads: int = 1) -> float:
+    def error(self, s: Vector, target: Target) -> float:
         """Squared error of the output over the output's square, with columns scaled by s (cols,)."""
         energy = np.einsum("ij,ij->j", self.w, self.w, dtype=np.float64)
         signal = float(energy @ self.square)
@@ -50,23 +51,14 @@ class Sample:
             return 0.0
         lost = 0.0
         if target.bits:
-            lost += self._weights(s, target, threads)
+            lost += self._weights(s, target)
         if target.activation_bits:
             step = 2 * float((self.most / s).max()) / ((1 << target.activation_bits) - 1)
             lost += step**2 / 12 * float(energy @ s**2)
         return lost / signal
 
-    def _weights(self, s: Vector, target: Target, threads: int) -> float:
-        scale = s.astype(np.float32)
-        encoded = kernels.quantize(
-            kernels.scale_columns(self.w, scale, threads=threads),
-            dtype="F32",
-            bits=target.bits,
-            group_size=target.group_size,
-            symmetric=False,
-            method="lsq",
-            weights=kernels.scaled_importance(self.square.astype(np.float32), scale),
-            threads=threads,
-        )
-        assert encoded.weighted is not None
-        return encoded.weighted.sum_e2
+    def _weights(self, s: Vector, target: Target) -> float:
+        ranges = kernels.squared_ranges(self.w, s.astype(np.float32), target.group_size)
+        starts = np.arange(ranges.size) * (target.group_size or s.size)
+        importance = np.add.reduceat(self.square / s**2, starts)
+        return float(ranges @ importance) / 12 / ((1 << target.bits) - 1) ** 2

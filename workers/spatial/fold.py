@@ -42,7 +42,6 @@ class Options:
     aggregate: Aggregate = Aggregate.MAX
     exact: bool = True
     target: Target = field(default_factory=Target)
-    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ def _chosen(seen: Seen, how: Options) -> Folded:
     """The scales of least estimated error, or those of the strength that was asked for."""
 
     def error(s: Vector) -> float:
-        return seen.error(s, how.target, how.threads)
+        return seen.error(s, how.target)
 
     nothing: tuple[float | None, Vector] = (None, np.ones(seen.group.channels))
     before = error(nothing[1])

@@ -63,9 +63,9 @@ class Seen:
         s = scales.smooth(self.inputs, self.read, alpha, exact=exact)
         return scales.representable(s, self.read, self.made, self.largest / _MARGIN)
 
-    def error(self, s: Vector, target: Target, threads: int = 1) -> float:
+    def error(self, s: Vector, target: Target) -> float:
         """Estimated squared error of the outputs over their square, the mean over layers."""
-        errors = [r.sample.error(r.wide(s), target, threads) for r in self.readers]
+        errors = [r.sample.error(r.wide(s), target) for r in self.readers]
         return float(np.mean(errors))
 
 

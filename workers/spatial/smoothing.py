@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+import kernels
 from arrowquant.calibration.statistics import Stats
 from service.domain.treatment import TensorPlan
 from workers.spatial import scales
 from workers.spatial.estimate import Sample, Target
 from workers.spatial.scales import Vector
+from workers.stages.methods import Dtype
 
 SAMPLED_ROWS = 64  #: on which strengths are compared
 
@@ -22,22 +24,21 @@ class Look:
         self._wanted = np.unique(np.linspace(0, rows - 1, SAMPLED_ROWS).astype(np.int64))
         self._rows: list[NDArray[np.float32]] = []
 
-    def feed(self, row_start: int, w: NDArray[np.float32]) -> None:
-        """The next tile, float32 (rows, cols)."""
-        high, low = w.max(axis=0), w.min(axis=0)
-        self.most = np.maximum(self.most, np.maximum(high, -low))
-        inside = (self._wanted >= row_start) & (self._wanted < row_start + len(w))
-        self._rows.append(w[self._wanted[inside] - row_start])
+    def feed(self, row_start: int, x: NDArray[np.generic], dtype: Dtype) -> None:
+        """The next tile, (rows, cols) as kernels take it."""
+        self.most = np.maximum(self.most, kernels.column_largest(x, dtype=dtype))
+        inside = (self._wanted >= row_start) & (self._wanted < row_start + len(x))
+        self._rows.append(kernels.widen(x[self._wanted[inside] - row_start], dtype))
 
     def rows(self) -> NDArray[np.float32]:
         return np.concatenate(self._rows)
 
 
 def factors(
-    look: Look, tensor: TensorPlan, stats: Stats, omega: tuple[float, ...], threads: int
+    look: Look, tensor: TensorPlan, stats: Stats, omega: tuple[float, ...]
 ) -> NDArray[np.float32]:
-    """float32 (cols,), by the tensor's way of smoothing; the estimate is made with least-squares codes of its
-    width and groups, whatever its method."""
+    """float32 (cols,), by the tensor's way of smoothing; the estimate is made for min-max codes of its width
+    and groups, whatever its method."""
     how = tensor.treatment.smoothing
     assert how is not None
     inputs = scales.largest(stats, how.aggregate, omega, look.most)
@@ -49,5 +50,5 @@ def factors(
     sample = Sample(look.rows(), stats.mean_square(omega=omega), inputs)
     target = Target(tensor.treatment.bits, tensor.treatment.group_size, how.activation_bits or 0)
     candidates: list[tuple[float | None, Vector]] = [(None, np.ones(tensor.cols)), *found]
-    _, s, _ = scales.choose(candidates, lambda s: sample.error(s, target, threads))
+    _, s, _ = scales.choose(candidates, lambda s: sample.error(s, target))
     return s.astype(np.float32)

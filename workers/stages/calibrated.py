@@ -43,8 +43,7 @@ def fit(weights: Weights, tensor: TensorPlan, inputs: Inputs) -> Fitted:
     if inputs.moments is not None:
         stored, errors, output = _gptq(weights, tensor, inputs.moments)
     elif inputs.factors is not None:
-        w = kernels.widen(weights.x, weights.dtype)
-        stored, errors, output = _scaled(weights, w, tensor, inputs.importance, inputs.factors)
+        stored, errors, output = _scaled(weights, tensor, inputs.importance, inputs.factors)
     elif tensor.treatment.col_scale:
         stored, errors, output = _awq(weights, tensor, inputs.importance)
     else:
@@ -86,24 +85,24 @@ def _awq(weights: Weights, tensor: TensorPlan, importance: npt.NDArray[np.float3
         return weighted.sum_e2
 
     _, scale = kernels.awq_scales([w], importance, loss, threads=threads)
-    return _scaled(weights, w, tensor, importance, scale)
+    return _scaled(weights, tensor, importance, scale)
 
 
 def _scaled(
     weights: Weights,
-    w: npt.NDArray[np.float32],
     tensor: TensorPlan,
     importance: npt.NDArray[np.float32],
     scale: npt.NDArray[np.float32],
 ) -> Fitted:
     """Columns times factors, quantized; errors are those of the weights that readers divide again."""
     threads = weights.threads
-    product = kernels.scale_columns(w, scale, threads=threads)
+    product = kernels.multiplied(weights.x, scale, dtype=weights.dtype, threads=threads)
     h = kernels.scaled_importance(importance, scale)
     stored, _, output = methods.fit(Weights(product, "F32", h, None, threads), tensor.treatment)
     methods.decode(stored, tensor, threads, product)
-    product /= scale
-    errors = kernels.measure(weights.x, product, dtype=weights.dtype, threads=threads)
+    errors = kernels.measure(
+        weights.x, product, dtype=weights.dtype, divisors=scale, threads=threads
+    )
     return replace(stored, relmse=errors.rel_mse, col_scale=scale), errors, output
 
 
