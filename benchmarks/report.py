@@ -39,6 +39,7 @@ SECTIONS = (
     sections_bits.bits,
     sections_quality.layers,
     sections_quality.calibrated,
+    sections_quality.diffusion_cost,
     sections_kernels.steps,
     sections_kernels.switches,
     sections_bits.fits,

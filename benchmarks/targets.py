@@ -164,6 +164,26 @@ def _better(peer: str, decibels: float, least: float, against: str) -> Callable[
     return answer
 
 
+def _added(contestant: str, most: float) -> Callable[[Findings], Answer]:
+    """The largest share of a job's time that a step adds, by the time of its processors."""
+
+    def answer(found: Findings) -> Answer:
+        shares = []
+        for record in found.records("diffusion_cost"):
+            with_it, without = (
+                [run["cpu_seconds"] for run in record["processes"][name]]
+                for name in (contestant, "calibrated")
+            )
+            if with_it and without:
+                shares.append((median_ratio(with_it, without) - 1, record["name"]))
+        if not shares:
+            return None
+        (low, _), (high, name) = min(shares), max(shares)
+        return f"{low:+.1%} to {high:+.1%} ({name})", high <= most
+
+    return answer
+
+
 def _gptq(least: float) -> Callable[[Findings], Answer]:
     """Against the loop in torch, at no larger error of the outputs."""
 
@@ -237,6 +257,8 @@ TARGETS = (
         "no worse, ≥ 50 ×",
         _better("ggml (C) IQ2_XS", 0, 50, "superblock"),
     ),
+    Target("time-aware step in a job", "≤ 7 % of its processor time", _added("time-aware", 0.07)),
+    Target("spatial step in a job", "≤ 9 % of its processor time", _added("smoothed", 0.09)),
     Target("GPTQ against a loop in torch", "≥ 2 ×, error within 1 %", _gptq(2)),
     Target("`trellis` at 2 bits", "≥ 11.2 dB at ≥ 5 Mweights/s, decode ≥ 200", _trellis),
     Target("7B `minmax` 4 bits, folder to folder", "≤ 1.5 × moving the bytes", _job("minmax", 4, 1.5)),

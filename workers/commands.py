@@ -253,7 +253,7 @@ def fold(
     ] = None,
     aggregate: Annotated[
         Aggregate, typer.Option(help="Ranges over time: max, mean or salience")
-    ] = Aggregate.MAX,
+    ] = Aggregate.MEAN,
     any_factor: Annotated[
         bool, typer.Option("--any-factor", help="Not only powers of two: weights are rounded")
     ] = False,

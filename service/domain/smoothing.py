@@ -34,7 +34,7 @@ class Smoothing(Wire):
     """
 
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
-    aggregate: Aggregate = Aggregate.MAX
+    aggregate: Aggregate = Aggregate.MEAN
     activation_bits: Annotated[int, Field(ge=0, le=16)] | None = None
 
 

@@ -60,9 +60,11 @@ def test_a_result_gives_back_the_lines_it_came_from(
 ) -> None:
     monkeypatch.setattr(end_metrics, "LINES", tmp_path / "before")
     labels = {"family": "rtn", "bits": 2, "weights": None, "activations": None, "seed": 0}
-    line = {"model": "dit-digits", "name": "W2 odd", **labels, "accuracy": 0.5}
+    line = {"model": "dit-digits", "name": "W2 rtn G64", **labels, "accuracy": 0.5}
+    gone = line | {"name": "W2 of a row that is no more"}
     (tmp_path / "before").mkdir()
-    (tmp_path / "before" / "dit-digits.jsonl").write_text(json.dumps(line) + "\n")
+    lines = "".join(json.dumps(each) + "\n" for each in (gone, line))
+    (tmp_path / "before" / "dit-digits.jsonl").write_text(lines)
     result = results.Result("end_metrics", {})
     end_metrics.collect(result)
     file = result.write(tmp_path)

@@ -72,17 +72,18 @@ def test_a_verdict_follows_the_measurement() -> None:
 
 
 def test_claims_of_time_and_space_follow_the_end_metrics() -> None:
-    def record(name: str, loss: float, mode: str, smooth: float = 0.0) -> dict[str, object]:
-        acts = {"mode": mode, "bits": 4} | ({"smooth": smooth} if smooth else {})
+    def record(name: str, loss: float, mode: str, **more: object) -> dict[str, object]:
+        acts = {"mode": mode, "bits": 4, "table": {}} | more
         labels = {"model": "dit-digits", "family": "ours", "weights": {"by": "ours"}, "bits": 4}
         row = {"name": f"dit-digits: {name}", "frechet_added": loss, "bits_per_weight": 4.5}
         return row | {"labels": labels | {"activations": acts}}
 
     rows = [
         record("W4 A4 static", 10.0, "static"),
-        record("W4 A4 time", 4.0, "time"),
-        record("W4 A4 static smoothed", 6.0, "static", 0.5),
-    ]  # a smoothed row is no twin of a plain one
+        record("W4 A4 time", 6.0, "time"),
+        record("W4 A4 time-mse", 4.0, "time-mse"),
+        record("W4 A4 static folded by mean", 6.0, "static", fold={"bits": 4}),
+    ]  # a folded row is no twin of a plain one
     found = Findings({"end_metrics": {"records": rows}})
     answers = {subject: (said, verdict) for subject, _, said, verdict in claims.rows(found)}
     said, verdict = answers["time groups"]

@@ -39,7 +39,7 @@ class Options:
     """
 
     alpha: float | None = None
-    aggregate: Aggregate = Aggregate.MAX
+    aggregate: Aggregate = Aggregate.MEAN
     exact: bool = True
     target: Target = field(default_factory=Target)
 
