@@ -14,11 +14,15 @@ from numba.extending import intrinsic
 from kernels.vectors import (
     F32,
     F32S,
+    F32T,
     I8,
+    I8T,
     I32,
+    I32T,
     NOUGHTS,
     ROUND,
     STEP,
+    TURN,
     arrays,
     at,
     fused,
@@ -119,3 +123,28 @@ def _settle_type(
 #   x        float32, finite, count items of the groups in columns column .. column + 7
 #   numbers  float32 (2, LANES), s and c of the groups
 settle = cast("Callable[..., None]", intrinsic(_settle_type))
+
+
+def _decode(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    q, out = arrays(context, builder, signature, args, 2)
+    start, stop = args[2:4]
+    levels = Levels(builder, args[6], TURN // STEP)
+    scale, centre = (splat(builder, value, F32T) for value in args[4:6])
+    with cgutils.for_range_slice(builder, start, stop, start.type(TURN), inc=True) as (i, _):
+        codes = builder.load(at(builder, q.data, i, I8T), align=1)
+        level = levels.level(builder.sitofp(builder.zext(codes, I32T), F32T))
+        value = builder.fadd(builder.fmul(scale, level), centre)
+        builder.store(value, at(builder, out.data, i, F32T), align=4)
+    return context.get_dummy_value()
+
+
+def _decode_type(
+    typing: Any, q: Any, out: Any, start: Any, stop: Any, scale: Any, centre: Any, curve: Any
+) -> Any:
+    floats = (types.float32,) * 2
+    return types.void(q, out, types.intp, types.intp, *floats, curve), _decode
+
+
+# decode_turns(q, out, start, stop, scale, centre, curve): s L + c of codes q[start:stop], uint8, to the
+# same places of out, float32, every operation rounded; stop - start is a multiple of TURN
+decode_turns = cast("Callable[..., None]", intrinsic(_decode_type))

@@ -149,7 +149,7 @@ def dequantize_superblock(
     rows = codes.shape[0]
     result = np.empty((rows, cols), np.float32) if out is None else out
     steps, mid_steps = d.view(np.uint16), dm.view(np.uint16)
-    levels, grains = levels_for(bits), grains_for(bits, scale_bits)
+    levels, grains, curve = levels_for(bits), grains_for(bits, scale_bits), curve_for(bits)
 
     def work(part: slice) -> int:
         dequantize_super_rows(
@@ -163,6 +163,7 @@ def dequantize_superblock(
             scale_bits,
             levels,
             grains,
+            curve,
             result[part],
         )
         return -1

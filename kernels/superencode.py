@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from kernels._jit import Integer, inlined, kernel
 from kernels.curves import LANES, settle
 from kernels.half import single1
+from kernels.interleave import apart, place1, together
 from kernels.levels import Curve, Grains
 from kernels.superfit import fit_super
 from kernels.sweeps import CENTRE, HALF, MID, SCALE, TOTAL
@@ -13,12 +14,6 @@ from kernels.vectors import STEP
 
 BLOCK = 256  # weights per super-block
 LEAST = np.float32(2.0**-24)  # importance, relative to the largest, below which it is not counted
-
-
-@inlined
-def place1(lane: Integer, item: Integer, items: Integer) -> Integer:
-    """Where an item of the group in a lane is when a super-block is transposed; see sweeps."""
-    return (lane // STEP * items + item) * STEP + lane % STEP
 
 
 @kernel
@@ -106,11 +101,7 @@ def quantize_block(
     q           uint8 (BLOCK,), codes, written
     """
     lanes, raw, scaled = BLOCK // items, scratch[0], scratch[1]
-    for lane in range(lanes):
-        for item in range(items):
-            raw[place1(lane, item, items)] = w[lane * items + item]
-    for i in range(BLOCK):
-        scaled[i] = np.float32(raw[i] * unit)
+    apart(w, raw, scaled, lanes, items, unit)
     units = np.float64(unit) * np.float64(grains[0]), np.float64(unit) * np.float64(grains[1])
     d, dm = fit_super(scaled, h, state, pairs, units, scale_bits, starts, items, lanes, curve)
     for j in range(lanes):
@@ -118,7 +109,5 @@ def quantize_block(
         pairs[1, j] = np.float32(np.float32(single1(dm) * grains[1]) * state[CENTRE, j])
     for column in range(0, lanes, STEP):
         settle(raw, pairs, transposed, column * items, items, column, curve)
-    for lane in range(lanes):
-        for item in range(items):
-            q[lane * items + item] = transposed[place1(lane, item, items)]
+    together(transposed, q, lanes, items)
     return d, dm

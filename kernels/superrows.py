@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from kernels._jit import kernel
 from kernels.bitpack import pack_row, unpack_row
-from kernels.curves import LANES
+from kernels.curves import LANES, decode_turns
 from kernels.encode import fold_lanes
 from kernels.fidelity import COLUMNS, W2, WQ
 from kernels.half import single1
@@ -17,6 +17,7 @@ from kernels.superencode import BLOCK, importances, quantize_block, ranges
 from kernels.sweeps import CENTRE, ROWS, SCALE
 from kernels.unbiased import factor1, stretch_row
 from kernels.vectors import LANES as SUM_LANES
+from kernels.vectors import TURN
 from kernels.widen import first_nonfinite, widen_row
 
 
@@ -31,6 +32,7 @@ def decode_row(
     scale_bits: int,
     levels: NDArray[np.int32],
     grains: Grains,
+    curve: Curve,
     out: NDArray[np.float32],
 ) -> None:
     """Write the values of a row to out (cols,).
@@ -38,9 +40,8 @@ def decode_row(
     q                       uint8 (>= cols,), codes
     scale_codes, min_codes  uint8 (>= groups,), not packed
     d, dm                   halves as uint16 (super-blocks,)
-    levels, grains          int32 (2^bits,) and a pair, see levels
+    levels, grains, curve   int32 (2^bits,), a pair and a rule that gives the same levels, see levels
     """
-    table = levels.astype(np.float32)
     zero = 1 << (scale_bits - 1)
     for g in range((out.size + items - 1) // items):
         start, stop = g * items, min((g + 1) * items, out.size)
@@ -49,9 +50,10 @@ def decode_row(
         c = np.float32(
             np.float32(single1(dm[block]) * grains[1]) * np.float32(np.int64(min_codes[g]) - zero)
         )
-        values, codes = out[start:stop], q[start:stop]
-        for i in range(values.size):
-            values[i] = np.float32(np.float32(s * table[codes[i]]) + c)
+        whole = stop - (stop - start) % TURN
+        decode_turns(q, out, start, whole, s, c, curve)
+        for i in range(whole, stop):
+            out[i] = np.float32(np.float32(s * np.float32(levels[q[i]])) + c)
 
 
 @kernel
@@ -122,7 +124,9 @@ def quantize_super_rows(
                 min_row[first + j] = np.uint8(np.int64(state[CENTRE, j]) + zero)
         for c in range(cols, room):
             q[c] = 0
-        decode_row(q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, values)
+        decode_row(
+            q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, curve, values
+        )
         measure_row(w, values, sums[r])
         total = sums[r]
         if importance is not None:
@@ -133,7 +137,7 @@ def quantize_super_rows(
             stretch_row(d[r], factor, before)
             stretch_row(dm[r], factor, before)
             decode_row(
-                q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, values
+                q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, curve, values
             )
             measure_row(w, values, sums[r])
             if importance is not None:
@@ -156,6 +160,7 @@ def dequantize_super_rows(
     scale_bits: int,
     levels: NDArray[np.int32],
     grains: Grains,
+    curve: Curve,
     out: NDArray[np.float32],
 ) -> None:
     """Decode a block of rows to out (rows, cols); arguments as quantize_super_rows."""
@@ -167,4 +172,6 @@ def dequantize_super_rows(
         unpack_row(codes[r], bits, q)
         unpack_row(scale_codes[r], scale_bits, scale_row)
         unpack_row(min_codes[r], scale_bits, min_row)
-        decode_row(q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, out[r])
+        decode_row(
+            q, scale_row, min_row, d[r], dm[r], items, scale_bits, levels, grains, curve, out[r]
+        )

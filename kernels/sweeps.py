@@ -1,7 +1,7 @@
 """Eight groups at a time, one in each lane: sums over a group need no step across lanes.
 
-Weights are transposed: item i of the group in lane j is element base + 8 i + j. Sums run over i in
-order, in float32, so they are the same everywhere. A group has at most 32 weights, which float32
+Weights are transposed: item i of the group in lane j is element base + 8 i + j. Sums run over even and
+over odd i in order, in float32, so they are the same everywhere. A group has at most 32 weights, which float32
 sums of values around 1 serve to a millionth.
 """
 
@@ -17,9 +17,11 @@ from kernels.curves import LANES, WIDE, Levels, inverse_of
 from kernels.vectors import (
     F32,
     F32S,
+    F32T,
     NOUGHTS,
     ROUND,
     STEP,
+    TURN,
     arrays,
     at,
     fused,
@@ -74,7 +76,7 @@ def _sums(
     negative = repeated(builder, builder.fneg(scale), WIDE)
     centre = repeated(builder, centre, WIDE)
     wide = ir.VectorType(F32, STEP * WIDE)
-    totals = [variable(builder, NOUGHTS) for _ in range(ROWS - SUMS)]
+    totals = [variable(builder, F32T(None)) for _ in range(ROWS - SUMS)]
     turns = builder.sdiv(count, count.type(WIDE))
     with cgutils.for_range(builder, turns) as loop:
         i = builder.add(base, builder.mul(loop.index, base.type(STEP * WIDE)))
@@ -84,13 +86,14 @@ def _sums(
         level = levels.level(levels.near(builder.fmul(rest, inverse)))
         e = fused(builder, negative, level, rest)
         hl, he = builder.fmul(weight, level), builder.fmul(weight, e)
-        split = (parts(builder, vector, WIDE) for vector in (level, e, hl, he))
+        split = (parts(builder, vector, TURN) for vector in (level, e, hl, he))
         for level, e, hl, he in zip(*split, strict=True):
             for k, term in ((0, hl), (2, he)):
                 builder.store(builder.fadd(builder.load(totals[k]), term), totals[k])
             for k, a, b in ((1, hl, level), (3, he, level), (4, he, e)):
                 builder.store(fused(builder, a, b, builder.load(totals[k])), totals[k])
-    return [builder.load(total) for total in totals]
+    both = (parts(builder, builder.load(total), STEP) for total in totals)
+    return [builder.fadd(even, odd) for even, odd in both]
 
 
 def _refit(context: Any, builder: Any, signature: Any, args: Any) -> Any:

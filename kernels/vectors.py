@@ -111,12 +111,16 @@ def repeated(builder: Any, value: Any, count: int) -> Any:
     return builder.shuffle_vector(value, value, mask)
 
 
-def parts(builder: Any, value: Any, count: int) -> list[Any]:
-    """Undo repeated: vectors of eight lanes."""
-    masks = [list(range(STEP * k, STEP * (k + 1))) for k in range(count)]
+def parts(builder: Any, value: Any, lanes: int) -> list[Any]:
+    """A vector as vectors of so many lanes."""
     undefined = ir.Constant(value.type, ir.Undefined)
-    kind = ir.VectorType(I32, STEP)
-    return [builder.shuffle_vector(value, undefined, ir.Constant(kind, mask)) for mask in masks]
+    kind = ir.VectorType(I32, lanes)
+    return [
+        builder.shuffle_vector(
+            value, undefined, ir.Constant(kind, list(range(first, first + lanes)))
+        )
+        for first in range(0, value.type.count, lanes)
+    ]
 
 
 def arrays(context: Any, builder: Any, signature: Any, args: Any, count: int) -> list[Any]:
