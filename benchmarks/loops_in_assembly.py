@@ -125,8 +125,9 @@ ROWS = "kernels.rows.quantize_each"
 SEARCH = "kernels.lsq.refine_row"
 FIT = "kernels.lsq.fit_row"
 NEAREST = "kernels.nearest._nearest_row"
-SUPER = "kernels.superfit.fit_super"
+SUPER = "kernels.superfit._search"
 SUPER_CODES = "kernels.superencode.quantize_block"
+SUPER_VALUES = "kernels.superrows.decode_row"
 SUPER_SUMS = "kernels.superrows.measure_row"
 UNPACK = "kernels.bitpack.unpack_row"
 PHASES = (
@@ -138,8 +139,10 @@ PHASES = (
     Phase("nearest: range of a group", NEAREST, "vpmaxuw", "vpmaxsw", lanes=16),
     Phase("nearest: codes and error sums", NEAREST, "vmulps", "vfmadd"),
     Phase("superblock: one candidate", SUPER, "vcvtdq2ps", "vfmadd"),
+    Phase("superblock: one candidate of 2 bits", SUPER, "vandps", "vfmadd", absent="vcvtdq2ps"),
     Phase("superblock: codes", SUPER_CODES, "vcvtdq2ps", "vfmadd"),
     Phase("superblock: error sums", SUPER_SUMS, "vcvtps2pd", "vsubpd", lanes=2),
+    Phase("decode: values of a superblock", SUPER_VALUES, "vcvtdq2ps", "vfmadd"),
     Phase("decode: 4 bits to bytes", UNPACK, "vpsrlw", "vpunpck", lanes=32),
 )
 

@@ -11,6 +11,7 @@ from numba import types as numba_types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.levels import levels_for
 from kernels.vectors import (
     F32,
     F32S,
@@ -32,6 +33,8 @@ from kernels.vectors import (
     splat,
 )
 
+_SMALL, _LARGE = (float(level) for level in levels_for(2)[2:])
+FOUR = _SMALL, _LARGE, (_SMALL + _LARGE) / 2  # sizes of the levels of 2 bits, and what parts them
 LANES = 16  # groups in a super-block at most
 WIDE = 4  # items in one vector: enough for a processor to work on several at once; divides 16
 
@@ -46,9 +49,15 @@ class Levels:
         self._type = ir.VectorType(F32, STEP * items)
         self._integers = ir.VectorType(I32, STEP * items)
         values = [builder.extract_value(scalars, k) for k in range(scalars.type.count)]
+        self._last = values[-1]
         self._a0, self._a1, *self._b, self._largest, self._half, self._top = (
             repeated(builder, splat(builder, value, F32S), items) for value in values
         )
+
+    def four(self) -> Any:
+        """Whether there are four levels."""
+        three = ir.Constant(F32, 3.0)
+        return self._builder.fcmp_ordered("==", self._last, three)
 
     def constant(self, number: float) -> Any:
         return ir.Constant(self._type, [number] * self._type.count)
@@ -72,6 +81,20 @@ class Levels:
             slope = fused(builder, slope, squared, coefficient)
         u = fused(builder, t, slope, self._half)
         return builder.sitofp(builder.fptosi(u, self._integers), self._type)
+
+    def of_two_bits(self, t: Any) -> Any:
+        """The level nearest to t where there are four of them: by its size, with its sign."""
+        builder = self._builder
+        small, large, between = (self.constant(number) for number in FOUR)
+        names = {name: f"llvm.{name}.v{self._type.count}f32" for name in ("fabs", "copysign")}
+        absolute = builder.module.declare_intrinsic(
+            names["fabs"], fnty=ir.FunctionType(self._type, [self._type])
+        )
+        signed = builder.module.declare_intrinsic(
+            names["copysign"], fnty=ir.FunctionType(self._type, [self._type] * 2)
+        )
+        far = builder.fcmp_ordered(">=", builder.call(absolute, [t]), between)
+        return builder.call(signed, [builder.select(far, large, small), t])
 
     def nearest(self, t: Any) -> Any:
         """The code of the level nearest to t, ties up, as float32; exact."""

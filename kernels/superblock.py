@@ -88,7 +88,7 @@ def quantize_superblock(
     d, dm = (np.empty((rows, -(-cols // BLOCK)), np.float16) for _ in range(2))
     sums = np.empty((rows, COLUMNS), np.float64)
     weighted = np.empty((rows, 0 if weights is None else COLUMNS), np.float64)
-    starts, levels, curve = starts_for(bits), levels_for(bits), curve_for(bits)
+    starts, levels, curve = starts_for(bits, group_size), levels_for(bits), curve_for(bits)
     grains = grains_for(bits, scale_bits)
 
     def work(part: slice) -> int:

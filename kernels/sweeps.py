@@ -78,20 +78,28 @@ def _sums(
     wide = ir.VectorType(F32, STEP * WIDE)
     totals = [variable(builder, F32T(None)) for _ in range(ROWS - SUMS)]
     turns = builder.sdiv(count, count.type(WIDE))
-    with cgutils.for_range(builder, turns) as loop:
-        i = builder.add(base, builder.mul(loop.index, base.type(STEP * WIDE)))
-        value = builder.load(at(builder, x.data, i, wide), align=4)
-        weight = builder.load(at(builder, h.data, i, wide), align=4)
-        rest = builder.fsub(value, centre)
-        level = levels.level(levels.near(builder.fmul(rest, inverse)))
-        e = fused(builder, negative, level, rest)
-        hl, he = builder.fmul(weight, level), builder.fmul(weight, e)
-        split = (parts(builder, vector, TURN) for vector in (level, e, hl, he))
-        for level, e, hl, he in zip(*split, strict=True):
-            for k, term in ((0, hl), (2, he)):
-                builder.store(builder.fadd(builder.load(totals[k]), term), totals[k])
-            for k, a, b in ((1, hl, level), (3, he, level), (4, he, e)):
-                builder.store(fused(builder, a, b, builder.load(totals[k])), totals[k])
+
+    def sweep(level_of: Callable[[Any], Any]) -> None:
+        with cgutils.for_range(builder, turns) as loop:
+            i = builder.add(base, builder.mul(loop.index, base.type(STEP * WIDE)))
+            value = builder.load(at(builder, x.data, i, wide), align=4)
+            weight = builder.load(at(builder, h.data, i, wide), align=4)
+            rest = builder.fsub(value, centre)
+            level = level_of(builder.fmul(rest, inverse))
+            e = fused(builder, negative, level, rest)
+            hl, he = builder.fmul(weight, level), builder.fmul(weight, e)
+            split = (parts(builder, vector, TURN) for vector in (level, e, hl, he))
+            for level, e, hl, he in zip(*split, strict=True):
+                for k, term in ((0, hl), (2, he)):
+                    builder.store(builder.fadd(builder.load(totals[k]), term), totals[k])
+                for k, a, b in ((1, hl, level), (3, he, level), (4, he, e)):
+                    builder.store(fused(builder, a, b, builder.load(totals[k])), totals[k])
+
+    with builder.if_else(levels.four()) as (four, more):
+        with four:
+            sweep(levels.of_two_bits)
+        with more:
+            sweep(lambda t: levels.level(levels.near(t)))
     both = (parts(builder, builder.load(total), STEP) for total in totals)
     return [builder.fadd(even, odd) for even, odd in both]
 

@@ -11,12 +11,16 @@ LEVELS = {
     3: (-45, -29, -16, -5, 5, 16, 29, 45),
     4: (-127, -104, -84, -65, -49, -34, -20, -7, 7, 20, 34, 49, 65, 84, 104, 127),
 }
-GRID = (1.0, 0.85, 0.7, 0.55)
+GRIDS = {16: (0.95, 0.75, 0.6), 32: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)}
 ENDS = {
-    2: tuple((low, high) for low in GRID for high in GRID),
     3: ((1.0, 1.0), (0.88, 0.88), (0.76, 0.76), (1.0, 0.86), (0.86, 1.0), (0.9, 0.72), (0.72, 0.9)),
     4: ((1.0, 1.0), (0.9, 0.9), (0.8, 0.8), (1.0, 0.85), (0.85, 1.0)),
 }
+
+
+def ends(bits, items):
+    """What the search keeps of either half of a range."""
+    return ENDS.get(bits) or [(low, high) for low in GRIDS[items] for high in GRIDS[items]]
 
 
 def nearest_codes(t, bits):
@@ -69,8 +73,9 @@ def decode_rows(u, scale_codes, centre_codes, d, dm, bits, group_size, scale_bit
 class Group:
     """Weights x of one group with importances h, and what rounding them with s and c leaves."""
 
-    def __init__(self, x, h, bits):
-        self.x, self.h, self.bits = x.astype(np.float64), h.astype(np.float64), bits
+    def __init__(self, x, h, bits, items):
+        self.x, self.h = x.astype(np.float64), h.astype(np.float64)
+        self.bits, self.items = bits, items
 
     def look(self, s, c):
         """sum h L, sum h L^2, sum h e, sum h e L, sum h e^2."""
@@ -94,13 +99,11 @@ class Group:
         top = LEVELS[self.bits][-1]
         found = [
             self.refit(half * (low + high) / 2 / top, mid + half * (high - low) / 2)
-            for low, high in ENDS[self.bits]
+            for low, high in ends(self.bits, self.items)
         ]
         best = min((f for f in found if f[1] >= 0), key=lambda f: f[0])
-        for _ in range(2):
-            again = self.refit(*best[1:])
-            best = again if again[0] < best[0] and again[1] >= 0 else best
-        return best[1:]
+        again = self.refit(*best[1:])
+        return again[1:] if again[0] < best[0] and again[1] >= 0 else best[1:]
 
     def probe(self, d, dm, scale_code, centre_code, tries, scale_bits):
         """Best (error, S, M, sums), M centred."""
@@ -108,7 +111,7 @@ class Group:
         best = (np.inf, 0, centre_code, None)
         for shift in tries:
             tried, moved = min(max(scale_code + shift, 0), top), best[2]
-            for _ in range(2):
+            for _ in range(1 if shift else 2):
                 sums = self.look(d * tried, dm * moved)
                 if sums[4] < best[0]:
                     best = (sums[4], tried, moved, sums)
@@ -158,7 +161,7 @@ def quantize(w, bits, group_size, scale_bits, importance=None):
         for block in affine.groups(w.shape[1], BLOCK):
             x, weights = w[r, block], h[block] / h[block].max()
             parts = affine.groups(x.size, group_size)
-            groups = [Group(x[part], weights[part], bits) for part in parts]
+            groups = [Group(x[part], weights[part], bits, group_size) for part in parts]
             d, dm, scale_codes, centre_codes = fit(groups, scale_bits)
             for part, a, b in zip(parts, scale_codes, centre_codes, strict=True):
                 s, c = steps_of(a, b + 2 ** (scale_bits - 1), d, dm, bits, scale_bits)
