@@ -139,7 +139,7 @@ PHASES = (
     Phase("nearest: range of a group", NEAREST, "vpmaxuw", "vpmaxsw", lanes=16),
     Phase("nearest: codes and error sums", NEAREST, "vmulps", "vfmadd"),
     Phase("superblock: one candidate", SUPER, "vcvtdq2ps", "vfmadd"),
-    Phase("superblock: one candidate of 2 bits", SUPER, "vandps", "vfmadd", absent="vcvtdq2ps"),
+    Phase("superblock: one candidate of 2 bits", SUPER, "vcmpleps", "vfmadd", absent="vcvtdq2ps"),
     Phase("superblock: codes", SUPER_CODES, "vcvtdq2ps", "vfmadd"),
     Phase("superblock: error sums", SUPER_SUMS, "vcvtps2pd", "vsubpd", lanes=2),
     Phase("decode: values of a superblock", SUPER_VALUES, "vcvtdq2ps", "vfmadd"),
