@@ -125,7 +125,8 @@ def generate(results: Path = FOLDER) -> dict[str, str]:
         "`smoothed` rows store factors beside the codes, `folded` ones run `arrowquant fold` and are captured again; "
         "both choose the strength layer by layer, from ranges that are the `max`, the `mean` or the `salience` of those "
         "of the time bins. `budget` rows are jobs that were given bits a weight, everything counted, and chose widths "
-        "themselves; their own bits a weight are of linear layers, as in every row.",
+        "themselves, or took the least that their gates allow; the bits shown are of linear layers, or of all parameters, "
+        "without the framing and the report, which the budget counts and which weigh much in models this small.",
     )
     _strengths(found, page)
     for model in MODELS:
@@ -179,6 +180,7 @@ def _model(found: Findings, page: Page, model: Model) -> None:
     quantized = [r for r in weights if r["labels"]["weights"]]
     if quantized:
         _chart(page, model, quantized)
+        _budgets(page, model, quantized)
         page.add(_front(model, quantized))
     acts = [r for r in records if r["labels"]["activations"]]
     if acts:
@@ -254,6 +256,26 @@ def _chart(page: Page, model: Model, records: Sequence[Record]) -> None:
         metric.name,
     )
     page.add(f"![{metric.name} against bits a weight]({CHARTS.name}/{name})")
+
+
+def _budgets(page: Page, model: Model, records: Sequence[Record]) -> None:
+    """The curve of jobs that were given so many bits, over what all parameters take."""
+    metric = model.metrics[0]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        if not record["labels"]["bits"] and metric.key in record:
+            point = record["bits_in_all"], max(0.0, record[metric.key])
+            curves.setdefault(record["labels"]["family"], []).append(point)
+    if not curves:
+        return
+    name = f"{model.name}-budgets.svg"
+    page.charts[name] = lines(
+        f"{model.title.partition(':')[0]}: {metric.name} by budget",
+        [Series(family, sorted(curves[family])) for family in sorted(curves)],
+        "bits a parameter, without framing and report",
+        metric.name,
+    )
+    page.add(f"![{metric.name} of jobs with a budget]({CHARTS.name}/{name})")
 
 
 def pareto(metric: Metric, records: Sequence[Record]) -> list[Record]:
