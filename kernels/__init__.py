@@ -12,6 +12,7 @@ With calibration (H = E[x x^T] of a layer's inputs, h its diagonal, mu = E[x]):
     quantize_gptq(x, ..., factor=factor)               Encoded as of quantize, decoded by dequantize
     alpha, s = awq_scales(tiles, h, loss)              then quantize scale_columns(w, s) with weights
                                                        scaled_importance(h, s), store s as col_scale
+    quantize_gptq_superblock(x, ..., factor=factor)    EncodedSuper, the same with scales of two levels
     output_sums(w, v, H | blocks | h).rho              error of the output; tiles add up
     group_errors(column_energies(w, v), [h_g, ...])    rho for each time group
     bias_correction(w, v, mu)                          what to add to the bias
@@ -19,19 +20,39 @@ With calibration (H = E[x x^T] of a layer's inputs, h its diagonal, mu = E[x]):
     rescale(encoded, f, w, ...)                        scales of every row times its factor
 """
 
-from kernels.awq import awq_losses, awq_scale, awq_scales, scale_columns, scaled_importance
+from kernels.awq import (
+    awq_losses,
+    awq_scale,
+    awq_scales,
+    divided_moments,
+    scale_columns,
+    scaled_importance,
+)
 from kernels.codebook import EncodedCodebook, dequantize_codebook, quantize_codebook
 from kernels.codebooks import lloyd_max_levels, nf4_levels
-from kernels.corrections import bias_correction, least_error_factors, rescale, unbiased_factors
+from kernels.corrections import (
+    bias_correction,
+    least_error_factors,
+    rescale,
+    stretch,
+    unbiased_factors,
+)
 from kernels.engine import Encoded, dequantize, quantize, quantize_fixed, value_range
 from kernels.errors import NonFiniteWeights
 from kernels.factor import Factor, gptq_bytes, gptq_factor
 from kernels.fidelity import ErrorSums
-from kernels.gptq import quantize_gptq
+from kernels.gptq import quantize_gptq, quantize_gptq_superblock
 from kernels.hadamard import rotate, rotation_block, unrotate
 from kernels.hqq import quantize_hqq
 from kernels.measure import measure
-from kernels.output import OutputSums, column_energies, group_errors, output_sums, row_products
+from kernels.output import (
+    OutputSums,
+    column_energies,
+    group_errors,
+    output_sums,
+    row_products,
+    summed,
+)
 from kernels.smooth import column_largest, multiplied, squared_ranges
 from kernels.superblock import EncodedSuper, dequantize_superblock, quantize_superblock
 from kernels.trellis import (
@@ -61,6 +82,7 @@ __all__ = [
     "dequantize_codebook",
     "dequantize_superblock",
     "dequantize_trellis",
+    "divided_moments",
     "gptq_bytes",
     "gptq_factor",
     "group_errors",
@@ -74,6 +96,7 @@ __all__ = [
     "quantize_codebook",
     "quantize_fixed",
     "quantize_gptq",
+    "quantize_gptq_superblock",
     "quantize_hqq",
     "quantize_superblock",
     "quantize_trellis",
@@ -84,6 +107,8 @@ __all__ = [
     "scale_columns",
     "scaled_importance",
     "squared_ranges",
+    "stretch",
+    "summed",
     "trellis_bytes",
     "unbiased_factors",
     "unrotate",

@@ -52,6 +52,25 @@ def scaled_importance(
     return (importance.astype(np.float64) / (s * s)).astype(np.float32)
 
 
+def divided_moments(
+    moments: NDArray[np.float32], scale: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """H of inputs divided by s: H_jk / (s_j s_k), a new array of the same form, see factor.checked.
+
+    moments   float32 (n, n), or (blocks, B, B) with the last one filled up
+    scale     s, float32 (cols,), above 0
+    """
+    size = moments.shape[-1]
+    parts = moments.reshape(-1, size, size)
+    out = np.empty_like(parts)
+    filled = np.ones(len(parts) * size, np.float32)
+    filled[: scale.size] = scale
+    for number, s in enumerate(filled.reshape(-1, size)):
+        np.divide(parts[number], s, out=out[number])
+        out[number] /= s[:, None]
+    return out.reshape(moments.shape)
+
+
 @kernel
 def _scale_rows(
     w: NDArray[np.float32], s: NDArray[np.float32], divide: bool, out: NDArray[np.float32]

@@ -2,6 +2,7 @@
 
     factor = gptq_factor(moments, cols=cols, damp=0.01, act_order=False)      once for each layer input
     encoded = quantize_gptq(x, ..., factor=factor)                            for each tile of rows
+    encoded = quantize_gptq_superblock(x, ..., factor=factor)                 with scales of two levels
 
 The factor is in factor, the rounding in gptqrows. Rows do not depend on each other, so that tiles may be
 cut anywhere. Products are our own (see tiles): bytes do not depend on threads, BLAS or its threads.
@@ -15,9 +16,14 @@ from kernels.bitpack import row_bytes
 from kernels.blocks import over_tiles
 from kernels.engine import Encoded, Method, refuse
 from kernels.factor import Factor
-from kernels.fidelity import COLUMNS, fold_rows
+from kernels.fidelity import COLUMNS, ErrorSums, fold_rows
 from kernels.gptqrows import TALL, quantize_gptq_rows
+from kernels.gptqsuper import grid_for
+from kernels.superblock import EncodedSuper
+from kernels.superencode import BLOCK
 from kernels.widen import KINDS, Dtype, patterns
+
+NONE = np.empty(0, np.float32)
 
 
 def quantize_gptq(
@@ -41,18 +47,74 @@ def quantize_gptq(
     Other arguments and errors as engine.quantize; ValueError when the factor is for other columns.
     Memory      besides the factor, for each thread 64 rows in float32, twice, and their codes
     """
+    rows, cols = x.shape
+    group = group_size or cols
+    scales = np.empty((rows, -(-cols // group)), np.float16)
+    mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
+    slopes = NONE if method == "minmax" else lsq.slopes_for(bits, group, symmetric)
+    nothing = np.empty((rows, 0), np.uint8)
+    codes, sums, weighted = _rounded(
+        x,
+        dtype,
+        bits,
+        group,
+        symmetric,
+        slopes,
+        0,
+        factor,
+        (nothing, nothing),
+        (scales, mins),
+        threads,
+    )
+    return Encoded(codes, scales, None if symmetric else mins, sums, weighted)
+
+
+def quantize_gptq_superblock(
+    x: NDArray[np.generic],
+    *,
+    dtype: Dtype,
+    bits: int,
+    group_size: int,
+    scale_bits: int,
+    factor: Factor,
+    threads: int = 1,
+) -> EncodedSuper:
+    """The same with scales of two levels, fitted by the diagonal of the moments.
+
+    Result   as of superblock.quantize_superblock, for superblock.dequantize_superblock
+    Arguments, errors and memory as quantize_gptq and superblock.quantize_superblock
+    """
+    rows, cols = x.shape
+    group_bytes = row_bytes(-(-cols // group_size), scale_bits)
+    scale_codes, min_codes = (np.empty((rows, group_bytes), np.uint8) for _ in range(2))
+    d, dm = (np.empty((rows, -(-cols // BLOCK)), np.float16) for _ in range(2))
+    codes, sums, weighted = _rounded(
+        x, dtype, bits, group_size, False, NONE, scale_bits, factor, (scale_codes, min_codes), (d, dm),
+        threads,
+    )  # fmt: skip
+    return EncodedSuper(codes, scale_codes, min_codes, d, dm, sums, weighted)
+
+
+def _rounded(
+    x: NDArray[np.generic],
+    dtype: Dtype,
+    bits: int,
+    group: int,
+    symmetric: bool,
+    slopes: NDArray[np.float32],
+    scale_bits: int,
+    factor: Factor,
+    group_codes: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    halves: tuple[NDArray[np.float16], NDArray[np.float16]],
+    threads: int,
+) -> tuple[NDArray[np.uint8], ErrorSums, ErrorSums]:
+    """Codes and error sums; what goes with the codes is written to group_codes and halves."""
     bit_patterns, kind = patterns(x, dtype), KINDS[dtype]
     rows, cols = x.shape
     if factor.cols != cols:
         raise ValueError(f"a factor for {factor.cols} columns does not fit {cols}")
-    group = group_size or cols
-    codes = np.empty((rows, row_bytes(cols, bits)), np.uint8)
-    scales = np.empty((rows, -(-cols // group)), np.float16)
-    mins = np.empty((rows, 0 if symmetric else scales.shape[1]), np.float16)
+    codes, grid = np.empty((rows, row_bytes(cols, bits)), np.uint8), grid_for(bits, scale_bits)
     sums, weighted = (np.empty((rows, COLUMNS), np.float64) for _ in range(2))
-    slopes = (
-        np.empty(0, np.float32) if method == "minmax" else lsq.slopes_for(bits, group, symmetric)
-    )
     stops: dict[int, int] = {}
 
     def work(tile: int) -> None:
@@ -64,14 +126,17 @@ def quantize_gptq(
             group,
             symmetric,
             slopes,
+            grid,
             factor.importance,
             factor.order,
             factor.act_order,
             factor.block,
             factor.packed,
             codes[part],
-            scales[part].view(np.uint16),
-            mins[part].view(np.uint16),
+            group_codes[0][part],
+            group_codes[1][part],
+            halves[0][part].view(np.uint16),
+            halves[1][part].view(np.uint16),
             sums[part],
             weighted[part],
         )
@@ -83,10 +148,4 @@ def quantize_gptq(
         first = min(stops)
         row, col = divmod(stops[first], cols)
         refuse(x, dtype, (first + row, col))
-    return Encoded(
-        codes,
-        scales,
-        None if symmetric else mins,
-        fold_rows(sums, cols),
-        fold_rows(weighted, cols),
-    )
+    return codes, fold_rows(sums, cols), fold_rows(weighted, cols)

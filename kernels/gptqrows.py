@@ -9,7 +9,8 @@ TALL rows go together: in a strip they lie side by side, so that every step is o
 
 Scale and minimum of a group are found by weighted least squares (see lsq) when its first column comes
 up, on the weights as they are by then; for columns in another order, from the weights as they were.
-Columns beyond the strip have by then not yet learnt of the strip's own errors.
+Columns beyond the strip have by then not yet learnt of the strip's own errors. With scales of two
+levels it is a super-block whose numbers are found when its first column comes up (see gptqsuper).
 
 Rows with a weight beyond LARGEST, far outside what halves can scale, are rounded without correction.
 """
@@ -21,12 +22,24 @@ from kernels._jit import inlined, kernel
 from kernels.bitpack import pack_row
 from kernels.encode import offset1, rule1
 from kernels.factor import STRIP, strip_start
+from kernels.gptqsuper import (
+    INVERSE,
+    LOW,
+    ORIGIN,
+    SCALE,
+    Grid,
+    encode_super_column,
+    fit_supers,
+    gather,
+    note_super_rule,
+)
 from kernels.half import single1
 from kernels.importance import weighted_measure
 from kernels.lsq import FITS, refine_row
 from kernels.minmax import params_row
 from kernels.ranges import group_ranges
-from kernels.superrows import measure_row
+from kernels.superencode import BLOCK
+from kernels.superrows import decode_row, measure_row
 from kernels.tiles import ROWS, WIDTH32, subtract_tile
 from kernels.vectors import ROUND
 from kernels.widen import first_nonfinite, padded, widen_row
@@ -36,9 +49,7 @@ LARGEST = np.float32(2.0**24)
 
 Singles = NDArray[np.float32]
 Halves = NDArray[np.uint16]
-
-# What encode.rule1 knows of a group, for every row: 1 / s, m, s and the value of code 0.
-INVERSE, LOW, SCALE, ORIGIN = range(4)
+Bytes = NDArray[np.uint8]
 
 
 @kernel
@@ -85,23 +96,6 @@ def _take(target: Singles, factor: np.float32, e: Singles) -> None:
 
 
 @kernel
-def _gather_group(
-    r: int, first: int, group: int, start: int, stop: int, at: int,
-    wide: Singles, current: Singles, strip: Singles, w: Singles,
-) -> None:  # fmt: skip
-    """Weights of row r as they are now: columns first .. first + w.size, of the block start .. stop
-    whose strip starts at `at`."""
-    for i in range(w.size):
-        c = first + i
-        if c < min(at + STRIP, stop):
-            w[i] = strip[c - at, r]
-        elif c < stop:
-            w[i] = current[r, c - start]
-        else:
-            w[i] = wide[r, c]
-
-
-@kernel
 def _static_groups(
     wide: Singles, h: Singles, rows: int, bits: int, group: int, symmetric: bool, slopes: Singles,
     scales: Halves, mins: Halves,
@@ -126,7 +120,7 @@ def _static_groups(
 def _round_block(
     wide: Singles, h: Singles, rows: int, bits: int, group: int, symmetric: bool, slopes: Singles,
     order: NDArray[np.int32], act_order: bool, start: int, stop: int, packed: Singles, heed: Singles,
-    scales: Halves, mins: Halves, q: NDArray[np.uint8],
+    grid: Grid, scale_codes: Bytes, min_codes: Bytes, scales: Halves, mins: Halves, q: Bytes,
 ) -> None:  # fmt: skip
     """The columns of one block of H; q, uint8 (cols, TALL), gets their codes."""
     cols, size = h.size, stop - start
@@ -155,13 +149,17 @@ def _round_block(
         for k in range(wide_strip):
             col = order[start + first + k]
             g = col // group
-            if not act_order and (col % group == 0):
+            two_levels = grid[0] > 0
+            if not act_order and two_levels and col % BLOCK == 0:
+                fit_supers(
+                    rows, col, group, grid, h, start, stop, start + first, wide, current, strip,
+                    scales, mins, scale_codes, min_codes,
+                )  # fmt: skip
+            if not act_order and not two_levels and col % group == 0:
                 length = min(group, cols - col)
                 w, image = buffers[0, :length], buffers[1, :length]
                 for r in range(rows):
-                    _gather_group(
-                        r, col, group, start, stop, start + first, wide, current, strip, w
-                    )
+                    gather(r, col, start, stop, start + first, wide, current, strip, w)
                     _fit_group(
                         w, h[col : col + length], bits, symmetric, slopes, scales[r, g : g + 1],
                         mins[r, g : g + 1], image, fits, found,
@@ -169,10 +167,19 @@ def _round_block(
             if g != ruled:
                 ruled = g
                 for r in range(rows):
-                    low = 0 if symmetric else mins[r, g]
-                    _note_rule(rules, r, scales[r, g], low, zero, top)
+                    if two_levels:
+                        note_super_rule(
+                            rules, r, scales[r, col // BLOCK], mins[r, col // BLOCK],
+                            scale_codes[r, g], min_codes[r, g], grid,
+                        )  # fmt: skip
+                    else:
+                        low = 0 if symmetric else mins[r, g]
+                        _note_rule(rules, r, scales[r, g], low, zero, top)
             e = errors[k]
-            _encode_column(strip[k], rules, offset1(zero), offset1(top), heed, q[col], e)
+            if two_levels:
+                encode_super_column(strip[k], rules, grid[2], heed, q[col], e)
+            else:
+                _encode_column(strip[k], rules, offset1(zero), offset1(top), heed, q[col], e)
             over = np.float32(np.float32(1.0) / upper[k, k])
             for r in range(TALL):
                 e[r] = np.float32(e[r] * over)
@@ -193,54 +200,68 @@ def _round_block(
 @kernel
 def quantize_gptq_rows(
     x: NDArray[np.unsignedinteger], kind: int, bits: int, group: int, symmetric: bool,
-    slopes: Singles, h: Singles, order: NDArray[np.int32], act_order: bool, block: int,
-    packed: Singles, codes: NDArray[np.uint8], scales: Halves, mins: Halves,
-    sums: NDArray[np.float64], weighted: NDArray[np.float64],
+    slopes: Singles, grid: Grid, h: Singles, order: NDArray[np.int32], act_order: bool, block: int,
+    packed: Singles, codes: Bytes, scale_codes: Bytes, min_codes: Bytes, scales: Halves,
+    mins: Halves, sums: NDArray[np.float64], weighted: NDArray[np.float64],
 ) -> int:  # fmt: skip
     """Quantize at most TALL rows.
 
+    grid                     see gptqsuper; its scale_bits are 0 for groups with a scale of their own
     h, order, act_order, block, packed   see factor.Factor
+    scale_codes, min_codes   as superblock.EncodedSuper, written; scales and mins are then d and dm
     Other arguments and result as rows.quantize_rows; weighted is written.
     """
     rows, cols = x.shape
     room = padded(cols)
     wide, q = np.zeros((TALL, room), np.float32), np.zeros((cols, TALL), np.uint8)
     heed = np.zeros(TALL, np.float32)
+    s_codes = np.zeros((rows, (cols + group - 1) // group), np.uint8)
+    m_codes = np.zeros_like(s_codes)
     for r in range(rows):
         widen_row(x[r], kind, wide[r, :cols])
         bad = first_nonfinite(wide[r, :cols])
         if bad >= 0:
             return int(r * cols + bad)
         heed[r] = np.float32(np.abs(wide[r]).max() <= LARGEST)
-    if act_order:
+    if act_order and grid[0] > 0:
+        for col in range(0, cols, BLOCK):
+            fit_supers(
+                rows, col, group, grid, h, 0, 0, 0, wide, wide, wide, scales, mins, s_codes, m_codes
+            )
+    elif act_order:
         _static_groups(wide, h, rows, bits, group, symmetric, slopes, scales, mins)
     for b in range((cols + block - 1) // block):
         _round_block(
             wide, h, rows, bits, group, symmetric, slopes, order, act_order, b * block,
-            min((b + 1) * block, cols), packed[b], heed, scales, mins, q,
+            min((b + 1) * block, cols), packed[b], heed, grid, s_codes, m_codes, scales, mins, q,
         )  # fmt: skip
-    _measure_rows(wide, h, bits, group, symmetric, q, scales, mins, codes, sums, weighted)
+    row, values = np.zeros(room, np.uint8), np.zeros(room, np.float32)
+    v = values[:cols]
+    for r in range(rows):
+        for c in range(cols):
+            row[c] = q[c, r]
+        if grid[0] > 0:
+            decode_row(
+                row, s_codes[r], m_codes[r], scales[r], mins[r], group, grid[0], grid[2], grid[3], v
+            )
+            pack_row(s_codes[r], grid[0], scale_codes[r])
+            pack_row(m_codes[r], grid[0], min_codes[r])
+        else:
+            _decode_groups(row, bits, group, symmetric, scales[r], mins[r], v)
+        measure_row(wide[r, :cols], v, sums[r])
+        weighted_measure(wide[r, :cols], h, v, weighted[r])
+        pack_row(row, bits, codes[r])
     return -1
 
 
 @kernel
-def _measure_rows(
-    wide: Singles, h: Singles, bits: int, group: int, symmetric: bool, q: NDArray[np.uint8],
-    scales: Halves, mins: Halves, codes: NDArray[np.uint8], sums: NDArray[np.float64],
-    weighted: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Pack the codes q (cols, TALL), and measure what they stand for."""
-    cols = h.size
-    row, values = np.zeros(padded(cols), np.uint8), np.zeros(padded(cols), np.float32)
+def _decode_groups(
+    q: Bytes, bits: int, group: int, symmetric: bool, scales: Halves, mins: Halves, v: Singles
+) -> None:
+    """What the codes of a row stand for, to v (cols,)."""
     zero, top = (1 << (bits - 1)) if symmetric else 0, (1 << bits) - 1
-    v = values[:cols]
-    for r in range(codes.shape[0]):
-        for g in range(scales.shape[1]):
-            low = np.float32(0.0) if symmetric else single1(mins[r, g])
-            _, _, _, _, s, origin = rule1(single1(scales[r, g]), low, zero, top)
-            for c in range(g * group, min((g + 1) * group, cols)):
-                row[c] = q[c, r]
-                v[c] = np.float32(np.float32(s * np.float32(q[c, r])) + origin)
-        measure_row(wide[r, :cols], v, sums[r])
-        weighted_measure(wide[r, :cols], h, v, weighted[r])
-        pack_row(row, bits, codes[r])
+    for g in range(scales.size):
+        low = np.float32(0.0) if symmetric else single1(mins[g])
+        _, _, _, _, s, origin = rule1(single1(scales[g]), low, zero, top)
+        for c in range(g * group, min((g + 1) * group, v.size)):
+            v[c] = np.float32(np.float32(s * np.float32(q[c])) + origin)

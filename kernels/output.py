@@ -166,7 +166,11 @@ def output_sums(
     threads: int = 1,
 ) -> OutputSums:
     """Error and energy of the output; arguments and errors as row_products."""
-    products = row_products(w, v, moments, threads)
+    return summed(row_products(w, v, moments, threads))
+
+
+def summed(products: NDArray[np.float64]) -> OutputSums:
+    """Error and energy from the products of rows, see row_products."""
     return OutputSums(math.fsum(products[:, DD]), math.fsum(products[:, WW]))
 
 

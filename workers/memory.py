@@ -79,6 +79,8 @@ def _moment_bytes(plan: JobPlan, unit: Unit) -> int:
             if block is None:
                 continue
             need = kernels.gptq_bytes(tensor.cols, block) + PANEL_BYTES
+            if tensor.treatment.col_scale:  # a second time, of the inputs divided
+                need += kernels.gptq_bytes(tensor.cols, block)
             if need > MOST_MOMENT_BYTES:
                 raise ArrowQuantError(
                     "memory_limit_too_small",
@@ -108,5 +110,5 @@ def _copies(tensor: TensorPlan) -> int:
     """How often a tile is held as float32."""
     how = tensor.treatment
     if how.gptq_block is not None or how.col_scale or how.bias_correction:
-        return 2
+        return 3 if how.gptq_block is not None and how.col_scale else 2
     return 1 if tensor.rotated else 0

@@ -43,7 +43,7 @@ class Variant:
     source: Path
     state: dict[str, Tensor]
     observed: activations.Observed | None = None
-    calibration: Path | None = None
+    calibrations: dict[str, Path] = field(default_factory=dict)
     quantized: dict[str, ours.Quantized] = field(default_factory=dict)
 
 
@@ -124,15 +124,18 @@ class Bench:
         recipe = weights["recipe"]
         if weights["by"] == "ours":
             recipe = ours.everywhere(list(variant.state), recipe)
-        known = self._calibration(variant) if weights.get("calibrated") else None
+        gptq = "gptq" in recipe.get("calibration", {}).get("method", "")
+        moments = "full" if gptq else "none"
+        known = self._calibration(variant, moments) if weights.get("calibrated") else None
         return ours.quantize(variant.source, variant.state, recipe, known)
 
-    def _calibration(self, variant: Variant) -> Path:
+    def _calibration(self, variant: Variant, moments: str = "none") -> Path:
         """What our own capture keeps of a run over training data, as a file."""
-        if variant.calibration is None:
+        if moments not in variant.calibrations:
             model = self.task.model(variant.state)
             file = self.scratch / f"{len(list(self.scratch.glob('*.arrow')))}.calib.arrow"
             options: dict[str, Any] = {"edges": self.task.edges, "domain": self.task.domain}
+            options["moments"] = moments
             with arrowquant.torch.capture(
                 model, weights=variant.source, keep=KEPT, **options
             ) as seen:
@@ -140,8 +143,8 @@ class Bench:
                     model, CALIBRATION[self.name], lambda t: seen.at(self.task.time(t))
                 )
             seen.save(file)
-            variant.calibration = file
-        return variant.calibration
+            variant.calibrations[moments] = file
+        return variant.calibrations[moments]
 
     def _by_reference(self, variant: Variant, weights: dict[str, Any]) -> ours.Quantized:
         method, bits, group = (weights[key] for key in ("method", "bits", "group"))

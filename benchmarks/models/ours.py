@@ -67,7 +67,8 @@ def quantize(
 ) -> Quantized:
     """Run a job on a folder of shards; decode what it wrote. Raises what the job raises."""
     if calibration is not None:
-        recipe = recipe | {"calibration": {"connection": "calibration", "key": calibration.name}}
+        place = {"connection": "calibration", "key": calibration.name}
+        recipe = recipe | {"calibration": recipe.get("calibration", {}) | place}
     with tempfile.TemporaryDirectory(prefix="arrowquant-models-") as folder:
         settings = Settings.load(data_dir=Path(folder) / "data")
         kernel_cache.warm(kernel_cache.choose(FOLDER / "numba"))

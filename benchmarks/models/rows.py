@@ -8,6 +8,7 @@ from typing import Any
 
 STRENGTHS = {8: (0.0, 1.0), 4: (0.0, 1.0), 3: (0.0, 0.5, 1.0), 2: (0.0, 0.5, 1.0)}
 # Groups and widths of their scales: what they add is (scale bits + minimum bits) / group + 1/8.
+SECOND_MOMENTS = {4: ((32, 4),), 3: ((32, 4),), 2: ((32, 4), (16, 4))}
 SUPERBLOCKS = {4: ((32, 6),), 3: ((16, 6), (32, 4)), 2: ((32, 4), (16, 4), (16, 6))}
 RULES = ("static", "per-token")
 # What a recipe's `activations` says for each mode, beside bits.
@@ -121,6 +122,7 @@ def _weights_only(bits: int) -> Iterator[Row]:
         yield _calibrated(_ours(bits, 64, "lsq", unbias))
         yield _ours(bits, 0, "trellis", unbias)
     yield _calibrated(_ours(bits, 0, "trellis", 1.0))
+    yield from _second_moments(bits)
     yield _reference("rtn", bits, 64)
     for group in {4: (64, 128), 3: (64,), 2: (64, 32)}[bits]:
         yield _reference("hqq", bits, group)
@@ -131,6 +133,26 @@ def _weights_only(bits: int) -> Iterator[Row]:
     if bits == 2:
         yield _ours(bits, 32, "lsq", 0.0)
         yield _ours(bits, 32, "lsq", 0.5)
+
+
+# Ways of calibration in a job, by what a row's name says of them.
+WAYS = {
+    "calibrated": {},
+    "gptq": {"method": "gptq", "block": "full", "act_order": True},
+    "awq gptq": {"method": "awq_gptq", "block": "full", "act_order": True},
+    "gptq plain": {"method": "gptq", "block": "full"},
+}
+
+
+def _second_moments(bits: int) -> Iterator[Row]:
+    """Our own GPTQ step by step: with each kind of scales, as rows keep their gain or not, after AWQ."""
+    for plain in (_ours(bits, 64, "lsq", 0.0), _ours(bits, 64, "lsq", 1.0)):
+        yield _calibrated(plain, "gptq")
+    for group, scale_bits in SECOND_MOMENTS[bits]:
+        for unbias in (0.0, 1.0):
+            row = _superblock(bits, group, scale_bits, unbias)
+            for way in ("gptq", "awq gptq", "gptq plain"):
+                yield _calibrated(row, way)
 
 
 def _both(bits: int, acts: int) -> Iterator[Row]:
@@ -168,9 +190,12 @@ def _superblock(bits: int, group: int, scale_bits: int, unbias: float, **more: A
     return replace(row, name=f"{row.name} scales of {scale_bits} bits")
 
 
-def _calibrated(row: Row) -> Row:
+def _calibrated(row: Row, way: str = "calibrated") -> Row:
+    """The same with a calibration file, used in one of WAYS."""
     weights = {**(row.weights or {}), "calibrated": True}
-    return Row(f"{row.name} calibrated", f"{row.family} calibrated", weights)
+    if WAYS[way]:
+        weights["recipe"] = weights["recipe"] | {"calibration": WAYS[way]}
+    return Row(f"{row.name} {way}", f"{row.family} {way}", weights)
 
 
 def _with(row: Row, bits: int, mode: str, name: str | None = None) -> Row:

@@ -138,8 +138,7 @@ class Coding(Protocol):
     @property
     def bits(self) -> Bits | None: ...
 
-    @property
-    def method(self) -> Method: ...
+    def way(self) -> Method: ...
 
     @property
     def granularity(self) -> Granularity | None: ...
@@ -168,7 +167,7 @@ def resolve_budget(
         asked = Budget(bits_per_weight=aim, on_infeasible="least")
     plain = how.granularity in (None, "group") and how.group_size is None
     several = method is None and plain and not how.symmetric
-    ways = asked.ways(("lsq", "superblock") if several else (how.method,))
+    ways = asked.ways(("lsq", "superblock") if several else (how.way(),))
     return ResolvedBudget(
         bits_per_weight=asked.bits_per_weight,
         bytes=asked.bytes,
@@ -180,8 +179,8 @@ def resolve_budget(
 
 def _filled(way: Candidate, recipe: Coding) -> Candidate:
     """A candidate with the groups and scales of its method at its width, where nobody said them."""
-    method = at_width(way.method or recipe.method, way.bits)
-    facts, same = METHODS[method], method == recipe.method
+    method = at_width(way.method or recipe.way(), way.bits)
+    facts, same = METHODS[method], method == recipe.way()
     asked = way.group_size or (recipe.group_size if same else None)
     scale_bits = way.scale_bits or (recipe.scale_bits if same else None)
     changes = {

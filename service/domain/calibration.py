@@ -52,7 +52,7 @@ class Calibration(Wire):
 
     connection: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-    method: Literal["weights", "awq", "gptq"] = "weights"
+    method: Literal["weights", "awq", "gptq", "awq_gptq"] = "weights"
     block: Literal[512, 1024, "full"] = 512
     act_order: bool = False
     damp: Annotated[float, Field(gt=0, le=1)] = 0.01

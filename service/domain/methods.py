@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from service.domain.profiles import Bits, Codebook, Granularity, Method
 
@@ -69,10 +70,39 @@ METHODS: Final[dict[Method, MethodFacts]] = {
     ),
 }  # fmt: skip
 
+# What each width is made by where no method is asked for: the first that can do what else is asked. By end
+# metrics, see docs/accuracy.md.
+DEFAULTS: Final[Mapping[int, tuple[Method, ...]]] = {
+    2: ("superblock", "lsq"), 3: ("superblock", "lsq"), 4: ("superblock", "lsq"), 8: ("lsq",),
+}  # fmt: skip
+
+
+def default(bits: int, **asked: Any) -> Method:
+    """The method of a width where nobody asks for one; `asked` is as of `check`, which says what is
+    wrong with the last one where none can do it."""
+    for method in DEFAULTS[bits]:
+        with contextlib.suppress(ValueError):
+            check(method, bits=bits, **asked)
+            return method
+    return DEFAULTS[bits][-1]
+
 
 def at_width(method: Method, bits: int | None) -> Method:
     """Which method makes this width, see STAND_IN; None: whatever width the method has."""
     return method if bits is None or bits in METHODS[method].bits else STAND_IN
+
+
+def carried(
+    method: Method, before: int, bits: int, group_size: int, scale_bits: int
+) -> tuple[int, int]:
+    """Size of groups and width of scale codes at another width of a method: what is the default of the
+    width before becomes that of the new one, anything else stays."""
+    facts = METHODS[method]
+    if group_size == facts.groups.get(before):
+        group_size = facts.groups.get(bits, group_size)
+    if scale_bits == facts.scale_widths.get(before):
+        scale_bits = facts.scale_widths.get(bits, scale_bits)
+    return group_size, scale_bits
 
 
 def check(

@@ -118,7 +118,8 @@ class Recipe(Wire):
     ref_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     profile: ProfileName = "local"
     bits: Bits | None = None
-    method: Method = "lsq"
+    # By the width and what else is asked unless said: `superblock` below 8 bits where it can, else `lsq`.
+    method: Method | None = None
     # `group`, or what the method has instead.
     granularity: Granularity | None = None
     group_size: GroupSize | None = None
@@ -157,7 +158,7 @@ class Recipe(Wire):
         if self.ref is not None and self.ref_sha256 is None:
             return self  # what it is, only the recipe that it names can tell
         methods.check(
-            self.method,
+            self.way(),
             bits=self.bits or PROFILES[self.profile].bits,
             granularity=self.granularity,
             group_size=self.group_size,
@@ -167,16 +168,54 @@ class Recipe(Wire):
             codebook=self.codebook,
         )
         for rule in self.rules:
-            method = rule.method or methods.at_width(self.method, rule.bits)
+            method = self.way_of(rule)
             methods.check(
                 method,
                 bits=rule.bits,
                 group_size=rule.group_size,
                 symmetric=bool(rule.symmetric),
                 scale_bits=rule.scale_bits,
-                codebook=self.codebook if method == self.method else None,
+                codebook=self.codebook if method == self.way() else None,
             )
         return self
+
+    def way(self) -> Method:
+        """The method: as asked, else that of its width. Under a budget, which chooses among widths and
+        methods itself, it is only what candidates without a method are made by."""
+        if self.method is not None:
+            return self.method
+        if self.has_budget:
+            return methods.STAND_IN
+        return methods.default(
+            self.bits or PROFILES[self.profile].bits,
+            granularity=self.granularity,
+            group_size=self.group_size,
+            symmetric=self.symmetric,
+            scale_bits=self.scale_bits,
+        )
+
+    def way_of(self, rule: Rule) -> Method:
+        """The method of the tensors that a rule is for: as it says, else as that of the recipe."""
+        bits = rule.bits or self.bits or PROFILES[self.profile].bits
+        if rule.method is not None:
+            return rule.method
+        if self.method is not None or self.has_budget:
+            return methods.at_width(self.way(), rule.bits)
+        symmetric = self.symmetric if rule.symmetric is None else rule.symmetric
+        granularity = self.granularity if rule.group_size is None else None
+        return methods.default(
+            bits,
+            granularity=granularity,
+            group_size=rule.group_size or self.group_size,
+            symmetric=symmetric,
+            scale_bits=rule.scale_bits or self.scale_bits,
+        )
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether widths are chosen tensor by tensor, as asked or as the profile has it."""
+        aims = PROFILES[self.profile].budget_bpw is not None and self.bits is None
+        return self.budget is not None or (aims and self.granularity != "tensor")
 
     @model_validator(mode="after")
     def _what_is_measured(self) -> Self:
@@ -194,7 +233,7 @@ class Recipe(Wire):
         if self.budget is not None and self.granularity == "tensor":
             raise ValueError("a budget is for scales of groups or rows, not of a whole tensor")
         for way in self.budget.candidates if self.budget else ():
-            method = methods.at_width(way.method or self.method, way.bits)
+            method = methods.at_width(way.method or self.way(), way.bits)
             methods.check(
                 method, bits=way.bits, group_size=way.group_size, scale_bits=way.scale_bits
             )
@@ -346,20 +385,16 @@ class ResolvedRecipe(BaseModel):
 
 def resolve(recipe: Recipe) -> ResolvedRecipe:
     """Fill every default from the profile and the width."""
-    profile, facts = PROFILES[recipe.profile], METHODS[recipe.method]
-    budget = resolve_budget(
-        recipe.budget,
-        profile,
-        None if "method" not in recipe.model_fields_set else recipe.method,
-        how=recipe,
-    )
+    profile, method = PROFILES[recipe.profile], recipe.way()
+    facts = METHODS[method]
+    budget = resolve_budget(recipe.budget, profile, recipe.method, how=recipe)
     bits = recipe.bits or (budget.narrowest if budget else profile.bits)
     granularity = recipe.granularity or facts.granularities[0]
     groups = recipe.group_size or facts.groups.get(bits, profile.group_size)
     return ResolvedRecipe(
         profile=recipe.profile,
         bits=bits,
-        method=recipe.method,
+        method=method,
         granularity=granularity,
         group_size=groups if granularity == "group" else 0,
         symmetric=recipe.symmetric,
@@ -368,7 +403,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         rotation=recipe.rotation or ("hadamard" if facts.rotated else "none"),
         unbias=recipe.unbias,
         modality=recipe.modality,
-        rules=recipe.rules,
+        rules=tuple(_resolved(rule, recipe, method) for rule in recipe.rules),
         gate=resolve_gate(recipe.fallback, profile, bits),
         calibration=recipe.calibration,
         activations=_activations(recipe),
@@ -377,6 +412,14 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
         role_floors=dict(ROLE_FLOORS if budget is None else BUDGET_FLOORS),
         budget=budget,
     )
+
+
+def _resolved(rule: Rule, recipe: Recipe, method: Method) -> Rule:
+    """With its method where the recipe's own would be another one at its width."""
+    way = recipe.way_of(rule)
+    if rule.action == "keep" or way == methods.at_width(method, rule.bits):
+        return rule
+    return rule.model_copy(update={"method": way})
 
 
 def _activations(recipe: Recipe) -> Activations | None:

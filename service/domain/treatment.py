@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from service.domain import sizes
 from service.domain.calibration import Calibration, Measured
 from service.domain.catalog import SourceTensor
-from service.domain.methods import METHODS, STAND_IN, STAND_IN_GROUP, at_width
+from service.domain.methods import METHODS, STAND_IN, STAND_IN_GROUP, at_width, carried
 from service.domain.modality import Part
 from service.domain.profiles import PROFILES, Action, Codebook, Granularity, Method, Role
 from service.domain.roles import role_of, rows_and_cols
@@ -69,8 +69,11 @@ class Treatment:
 
     def at_width(self, bits: int) -> Treatment:
         """The same at another width; where the method has no such codes, by the one that stands in."""
-        if self.method is None or bits in METHODS[self.method].bits:
+        if self.method is None:
             return replace(self, bits=bits)
+        if bits in METHODS[self.method].bits:
+            size, scales = carried(self.method, self.bits, bits, self.group_size, self.scale_bits)
+            return replace(self, bits=bits, group_size=size, scale_bits=scales)
         return replace(
             self, bits=bits, method=STAND_IN, group_size=STAND_IN_GROUP, scale_bits=0,
             codebook=None,
@@ -184,15 +187,15 @@ def _smoothed(tensor: TensorPlan, how: Treatment, smoothing: Smoothing | None) -
 def _calibrated(tensor: TensorPlan, calibration: Calibration, measured: Measured) -> Treatment:
     """What of the recipe's way goes with this tensor; what does not is said in the reason."""
     how, missing = replace(tensor.treatment, calibrated=True), []
-    block = measured.usable_block(calibration.block) if calibration.method == "gptq" else None
-    if calibration.method == "gptq":
-        if tensor.rotated or how.method != "lsq":
-            missing.append("gptq is for lsq codes that are not rotated")
+    if "gptq" in calibration.method:
+        block = measured.usable_block(calibration.block)
+        if tensor.rotated or how.method not in ("lsq", "superblock"):
+            missing.append("gptq is for lsq and superblock codes that are not rotated")
         elif block is None:
             missing.append("gptq needs second moments, of which the file has the diagonal only")
         else:
-            how = replace(how, gptq_block=block, unbias=0.0)
-    elif calibration.method == "awq":
+            how = replace(how, gptq_block=block)
+    if "awq" in calibration.method:
         if tensor.rotated:
             missing.append("awq is for codes that are not rotated")
         else:
@@ -227,7 +230,8 @@ def _coded(reason: str, bits: int, recipe: ResolvedRecipe, rule: Rule) -> Treatm
     facts = METHODS[method]
     granularity, group_size = _groups(recipe, rule, method, bits, method != asked)
     symmetric = recipe.symmetric if rule.symmetric is None else rule.symmetric
-    scale_bits = recipe.scale_bits if method == recipe.method else 0
+    _, scale_bits = carried(method, recipe.bits, bits, 0, recipe.scale_bits)
+    scale_bits = scale_bits if method == recipe.method else 0
     return Treatment(
         Action.QUANTIZE,
         reason,
@@ -257,7 +261,7 @@ def _groups(
     if "group" not in facts.granularities:
         return facts.granularities[0], 0
     if recipe.group_size in facts.group_sizes:
-        return "group", recipe.group_size
+        return "group", carried(method, recipe.bits, bits, recipe.group_size, 0)[0]
     return "group", facts.groups.get(bits, PROFILES[recipe.profile].group_size)
 
 

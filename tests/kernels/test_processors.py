@@ -60,6 +60,9 @@ for block in (0, 500):
     factor = kernels.gptq_factor(h, cols=1000)
     made = kernels.quantize_gptq(x, bits=2, symmetric=False, factor=factor, **options)
     keep(f"gptq {block}", made)
+    made = kernels.quantize_gptq_superblock(x, dtype="BF16", bits=2, group_size=16, scale_bits=4,
+                                            factor=factor)
+    keep(f"gptq superblock {block}", made)
 print(json.dumps(found))
 """
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.naive import affine, lsq, minmax
+from tests.naive import affine, lsq, minmax, superblock
 
 
 def dense(moments, cols):
@@ -73,6 +73,49 @@ def quantize(w, h, bits, group_size, symmetric, *, block=0, damp=0.01, act_order
                 error = (current[r, c] - float(value[0])) / u[i, i]
                 current[r, within[i + 1 :]] -= error * u[i, i + 1 :]
     return codes, scales, None if symmetric else mins
+
+
+def quantize_super(w, h, bits, group_size, scale_bits, *, block=0, damp=0.01, act_order=False):
+    """Decoded values (rows, cols) with scales of two levels; arguments as quantize."""
+    rows, cols = w.shape
+    block = block or cols
+    out, current, diagonal = np.zeros((rows, cols)), w.astype(float), np.diag(h)
+    grids = {}
+
+    def fit(k, source):
+        part = slice(k * superblock.BLOCK, min((k + 1) * superblock.BLOCK, cols))
+        importance = diagonal[part] / diagonal[part].max()
+        for r in range(rows):
+            groups = affine.groups(part.stop - part.start, group_size)
+            x = source[r, part]
+            found = superblock.fit(
+                [superblock.Group(x[g], importance[g], bits) for g in groups], scale_bits
+            )
+            for g, a, b in zip(groups, *found[2:], strict=True):
+                pair = superblock.steps_of(
+                    a, b + 2 ** (scale_bits - 1), found[0], found[1], bits, scale_bits
+                )
+                for c in range(part.start + g.start, part.start + g.stop):
+                    grids[r, c] = pair
+
+    if act_order:
+        for k in range(-(-cols // superblock.BLOCK)):
+            fit(k, w.astype(float))
+    for start in range(0, cols, block):
+        within = np.arange(start, min(start + block, cols))
+        if act_order:
+            within = start + np.argsort(-diagonal[within], kind="stable")
+        u = upper(h[np.ix_(within, within)], damp)
+        for i, c in enumerate(within):
+            if not act_order and c % superblock.BLOCK == 0:
+                fit(c // superblock.BLOCK, current)
+            for r in range(rows):
+                s, m = grids[r, c]
+                x = current[r, c : c + 1].astype(np.float32)
+                out[r, c] = superblock.decode(superblock.encode(x, s, m, bits), s, m, bits)[0]
+                error = (current[r, c] - out[r, c]) / u[i, i]
+                current[r, within[i + 1 :]] -= error * u[i, i + 1 :]
+    return out
 
 
 def output_error(w, v, h):

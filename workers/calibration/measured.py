@@ -25,7 +25,7 @@ from workers.activations import table
 from workers.activations.table import Table
 from workers.calibration.moments import read_moments
 from workers.spatial.smoothing import Look, factors
-from workers.stages.calibrated import Moments
+from workers.stages.gptq import Moments
 from workers.stages.ranged import Ranged
 
 _KEPT = 4  # inputs whose figures are kept: what a tensor and its neighbours share

@@ -13,7 +13,7 @@ from arrowquant.calibration.index import invalid
 from arrowquant.calibration.reader import CalibrationFile
 from arrowquant.calibration.statistics import Stats
 from service.domain.calibration import Calibration
-from workers.stages.calibrated import Moments
+from workers.stages.gptq import Moments
 
 ENOUGH: Final = 4  #: vectors for each channel, from which on moments are taken as they are
 SHRINKAGE: Final = 0.2

@@ -53,6 +53,32 @@ def decode(
     _DECODERS[plan.treatment.codec](stored, plan, threads, out)
 
 
+def values(
+    stored: StoredTile, plan: TensorPlan, threads: int, out: npt.NDArray[np.float32]
+) -> None:
+    """The same, with columns divided by their factors again."""
+    decode(stored, plan, threads, out)
+    if stored.col_scale is not None:
+        out /= stored.col_scale
+
+
+def stored_groups(encoded: kernels.Encoded) -> StoredTile:
+    """Codes with a scale, and a minimum, of each group."""
+    return StoredTile(encoded.codes, encoded.errors.rel_mse, encoded.scales, encoded.mins)
+
+
+def stored_super(encoded: kernels.EncodedSuper) -> StoredTile:
+    """Codes with scales of two levels."""
+    return StoredTile(
+        encoded.codes,
+        encoded.errors.rel_mse,
+        scales=encoded.d,
+        mins=encoded.dm,
+        scale_codes=encoded.scale_codes,
+        min_codes=encoded.min_codes,
+    )
+
+
 def _groups(weights: Weights, how: Treatment) -> Fitted:
     encoded = kernels.quantize(
         weights.x,
@@ -84,9 +110,7 @@ def _minmax(weights: Weights, how: Treatment) -> Fitted:
 
 
 def _affine(encoded: kernels.Encoded) -> Fitted:
-    errors = encoded.errors
-    stored = StoredTile(encoded.codes, errors.rel_mse, encoded.scales, encoded.mins)
-    return stored, errors, encoded.weighted
+    return stored_groups(encoded), encoded.errors, encoded.weighted
 
 
 def _superblock(weights: Weights, how: Treatment) -> Fitted:
@@ -100,15 +124,7 @@ def _superblock(weights: Weights, how: Treatment) -> Fitted:
         weights=weights.importance,
         threads=weights.threads,
     )
-    stored = StoredTile(
-        encoded.codes,
-        encoded.errors.rel_mse,
-        scales=encoded.d,
-        mins=encoded.dm,
-        scale_codes=encoded.scale_codes,
-        min_codes=encoded.min_codes,
-    )
-    return stored, encoded.errors, encoded.weighted
+    return stored_super(encoded), encoded.errors, encoded.weighted
 
 
 def _trellis(weights: Weights, how: Treatment) -> Fitted:
