@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from kernels._jit import inlined, kernel
 from kernels.bitpack import pack_row
+from kernels.curves import LANES
 from kernels.encode import offset1, rule1
 from kernels.factor import STRIP, strip_start
 from kernels.gptqsuper import (
@@ -215,7 +216,8 @@ def quantize_gptq_rows(
     room = padded(cols)
     wide, q = np.zeros((TALL, room), np.float32), np.zeros((cols, TALL), np.uint8)
     heed = np.zeros(TALL, np.float32)
-    s_codes = np.zeros((rows, (cols + group - 1) // group), np.uint8)
+    # Of whole super-blocks, so that rows can be packed.
+    s_codes = np.zeros((rows, (cols + BLOCK - 1) // BLOCK * LANES), np.uint8)
     m_codes = np.zeros_like(s_codes)
     for r in range(rows):
         widen_row(x[r], kind, wide[r, :cols])

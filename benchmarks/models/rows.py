@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-STRENGTHS = {8: (0.0, 1.0), 4: (0.0, 1.0), 3: (0.0, 0.5, 1.0), 2: (0.0, 0.5, 1.0)}
+STRENGTHS = {8: (0.0, 1.0), 4: (0.0, 1.0), 3: (0.0, 1.0), 2: (0.0, 0.5, 1.0)}
 # Groups and widths of their scales: what they add is (scale bits + minimum bits) / group + 1/8.
-SECOND_MOMENTS = {4: ((32, 4),), 3: ((32, 4),), 2: ((32, 4), (16, 4))}
-SUPERBLOCKS = {4: ((32, 6),), 3: ((16, 6), (32, 4)), 2: ((32, 4), (16, 4), (16, 6))}
+SUPERBLOCKS = {4: ((32, 4), (32, 6)), 3: ((32, 4), (32, 6)), 2: ((32, 4), (16, 4))}
+# Those that are tried with calibration: first what takes no more bits than plain groups of 64.
+SMALL = {4: ((32, 4),), 3: ((32, 4),), 2: ((32, 4), (16, 4))}
 RULES = ("static", "per-token")
 # What a recipe's `activations` says for each mode, beside bits.
 TABLES: dict[str, dict[str, Any]] = {
@@ -105,54 +106,43 @@ def _products() -> Iterator[Row]:
         yield _calibrated(budget)
 
 
+# Ways of calibration in a job, by what a row's name says of them.
+WAYS: dict[str, dict[str, Any]] = {
+    "calibrated": {},
+    "gptq": {"method": "gptq", "block": "full", "act_order": True},
+    "awq gptq": {"method": "awq_gptq", "block": "full", "act_order": True},
+}
+
+
 def _weights_only(bits: int) -> Iterator[Row]:
+    """Other people's methods, then ours step by step: range, least squares, gain, two levels of scales, inputs."""
     yield _reference("rtn", bits, 0)
     yield _ours(bits, 64, "minmax", 0.0)
     for unbias in STRENGTHS[bits]:
         yield _ours(bits, 64, "lsq", unbias)
     if bits == 8:
         return
+    for group in (64, 32) if bits == 2 else (64,):
+        yield _reference("hqq", bits, group)
+        yield _reference("gptq", bits, group)
     for group, scale_bits in SUPERBLOCKS[bits]:
         for unbias in STRENGTHS[bits]:
             yield _superblock(bits, group, scale_bits, unbias)
-        if bits < 4:
-            for unbias in (0.0, 1.0):
-                yield _calibrated(_superblock(bits, group, scale_bits, unbias))
     for unbias in (0.0, 1.0):
-        yield _calibrated(_ours(bits, 64, "lsq", unbias))
         yield _ours(bits, 0, "trellis", unbias)
     yield _calibrated(_ours(bits, 0, "trellis", 1.0))
-    yield from _second_moments(bits)
-    yield _reference("rtn", bits, 64)
-    for group in {4: (64, 128), 3: (64,), 2: (64, 32)}[bits]:
-        yield _reference("hqq", bits, group)
-        yield _reference("gptq", bits, group)
-    for group in (128, 32):
-        yield _ours(bits, group, "minmax", 0.0)
-        yield _ours(bits, group, "lsq", 1.0)
-    if bits == 2:
-        yield _ours(bits, 32, "lsq", 0.0)
-        yield _ours(bits, 32, "lsq", 0.5)
+    yield from _by_inputs(bits)
 
 
-# Ways of calibration in a job, by what a row's name says of them.
-WAYS = {
-    "calibrated": {},
-    "gptq": {"method": "gptq", "block": "full", "act_order": True},
-    "awq gptq": {"method": "awq_gptq", "block": "full", "act_order": True},
-    "gptq plain": {"method": "gptq", "block": "full"},
-}
-
-
-def _second_moments(bits: int) -> Iterator[Row]:
-    """Our own GPTQ step by step: with each kind of scales, as rows keep their gain or not, after AWQ."""
-    for plain in (_ours(bits, 64, "lsq", 0.0), _ours(bits, 64, "lsq", 1.0)):
-        yield _calibrated(plain, "gptq")
-    for group, scale_bits in SECOND_MOMENTS[bits]:
-        for unbias in (0.0, 1.0):
-            row = _superblock(bits, group, scale_bits, unbias)
-            for way in ("gptq", "awq gptq", "gptq plain"):
-                yield _calibrated(row, way)
+def _by_inputs(bits: int) -> Iterator[Row]:
+    """With what the inputs of layers are: by their energy, then by all second moments, each without and with the
+    gain of rows kept; at last after AWQ's factors."""
+    for unbias in (0.0, 1.0):
+        for way in ("calibrated", "gptq"):
+            yield _calibrated(_ours(bits, 64, "lsq", unbias), way)
+            for group, scale_bits in SMALL[bits]:
+                yield _calibrated(_superblock(bits, group, scale_bits, unbias), way)
+    yield _calibrated(_superblock(bits, *SMALL[bits][0], 1.0), "awq gptq")
 
 
 def _both(bits: int, acts: int) -> Iterator[Row]:
@@ -161,12 +151,12 @@ def _both(bits: int, acts: int) -> Iterator[Row]:
         yield _with(_reference("rtn", bits, 0), acts, mode)
     # Q-DiT (Chen et al. 2024): groups, GPTQ's rounding, activations quantized as they come.
     yield _with(_reference("gptq", bits, 64), acts, "per-token", name="Q-DiT-like")
-    for mode in RULES:
-        yield _with(_ours(bits, 64, "lsq", 1.0), acts, mode)
+    yield _with(_ours(bits, 64, "lsq", 1.0), acts, "per-token")
     if bits < 8:
-        best = _calibrated(_superblock(bits, *SUPERBLOCKS[bits][0], 1.0))
-        yield _tabled(best, acts, "per-token")
-        yield _smoothed(best, acts, "per-token", "max")
+        small = _superblock(bits, *SMALL[bits][0], 1.0)
+        yield _tabled(_calibrated(small), acts, "per-token")
+        yield _smoothed(_calibrated(small), acts, "per-token", "max")
+        yield _with(_calibrated(small, "gptq"), acts, "per-token")
         yield _with(_ours(bits, 0, "trellis", 1.0), acts, "per-token")
 
 

@@ -65,7 +65,9 @@ BUILTIN: Final[tuple[StoredRecipe, ...]] = (
     *_builtin("cloud", {"profile": "cloud"}),
     # Iterated models: rows keep their length, so that the error does not add up over the steps.
     *_builtin(
-        "diffusion-default", {"profile": "local", "bits": 4, "group_size": 64, "unbias": 1.0}
+        "diffusion-default",
+        {"profile": "local", "bits": 4, "group_size": 64, "unbias": 1.0},
+        {"profile": "local", "bits": 4, "unbias": 1.0},
     ),
     *_builtin("edge", {"profile": "edge"}),
     *_builtin("local", {"profile": "local"}),

@@ -42,7 +42,7 @@ async def test_plans_and_outputs_take_names(client: httpx.AsyncClient) -> None:
     assert {output["recipe"]["group_size"] for output in plan["outputs"]} == {64}
     made = await _keep(client, "mine", ref="diffusion-default", rules=[{"match": "*", "bits": 8}])
     assert made["recipe"]["unbias"] == 1.0
-    assert made["recipe"]["ref"] == "diffusion-default@1"
+    assert made["recipe"]["ref"] == "diffusion-default@2"
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,20 @@ def rho(folder: Path, name: str, h: NDArray[np.float64]) -> float:
     return float(np.sum(((w - v) @ h) * (w - v)) / np.sum((w @ h) * w))
 
 
-def made(tmp_path: Path, model: Path, out: str, file: Path | None, **how: Any) -> Path:
+GROUPS = {"bits": 2, "group_size": 64}
+SUPER = {"bits": 2, "method": "superblock"}
+
+
+def made(
+    tmp_path: Path,
+    model: Path,
+    out: str,
+    file: Path | None,
+    recipe: dict[str, Any] = GROUPS,
+    **how: Any,
+) -> Path:
     extra = {} if file is None else {"measured": file, "calibration": how}
-    job = begin(tmp_path, model, tmp_path / out, bits=2, group_size=64, **extra, **FREE)
+    job = begin(tmp_path, model, tmp_path / out, **recipe, **extra, **FREE)
     last = finish(job)
     assert last.state is JobState.SUCCEEDED, last.error
     return tmp_path / out
@@ -88,6 +99,50 @@ def test_each_step_brings_the_output_nearer(tmp_path: Path, model: Path) -> None
         assert artifact[NAME].stored()[0].col_scale is not None
     assert arrowquant.verify(awq, model).ok
     assert arrowquant.verify(gptq, model).ok
+
+
+def test_scales_of_two_levels_and_factors_before_them(tmp_path: Path, model: Path) -> None:
+    file = measure(tmp_path / "full.arrow", "full")
+    whole = {"block": "full", "shrinkage": 0.0, "act_order": True}
+    weighted = made(tmp_path, model, "weighted", file, SUPER)
+    gptq = made(tmp_path, model, "gptq", file, SUPER, method="gptq", **whole)
+    both = made(tmp_path, model, "both", file, SUPER, method="awq_gptq", **whole)
+    for name in FED:
+        h = moments(name)
+        found = [rho(folder, name, h) for folder in (weighted, gptq, both)]
+        assert found[1] < 0.6 * found[0], (name, found)
+        assert found[2] < 0.7 * found[0], (name, found)
+        for folder, expected in ((gptq, found[1]), (both, found[2])):
+            assert report(folder)[name]["rho"] == pytest.approx(expected, rel=1e-3)
+            assert report(folder)[name]["codec"] == "superblock"
+    with arrowquant.open(both) as artifact:
+        assert artifact[NAME].stored()[0].col_scale is not None
+    for folder in (gptq, both):
+        assert arrowquant.verify(folder, model).ok
+
+
+@pytest.mark.parametrize("recipe", [GROUPS, SUPER])
+@pytest.mark.parametrize("method", ["gptq", "awq_gptq"])
+def test_the_gain_of_the_output_is_given_back(
+    tmp_path: Path, model: Path, recipe: dict[str, Any], method: str
+) -> None:
+    """Row by row, under the moments that GPTQ used, with the same codes."""
+    file = measure(tmp_path / "full.arrow", "full")
+    how = {"method": method, "block": "full", "shrinkage": 0.0}
+    plain = made(tmp_path, model, "plain", file, recipe, **how)
+    kept = made(tmp_path, model, "kept", file, recipe | {"unbias": 1.0}, **how)
+    for name in FED:
+        h = moments(name)
+        w, v = matrices(kept, name)
+        gains = np.sum((w @ h) * v, axis=1) / np.sum((w @ h) * w, axis=1)
+        np.testing.assert_allclose(gains, 1.0, atol=2e-3)  # scales are halves
+        w, v = matrices(plain, name)
+        assert (np.sum((w @ h) * v, axis=1) / np.sum((w @ h) * w, axis=1)).mean() < 0.995
+        assert report(kept)[name]["rho"] == pytest.approx(rho(kept, name, h), rel=1e-3)
+    if method == "gptq":  # there the strength of the factors is chosen for what is kept
+        with arrowquant.open(plain) as one, arrowquant.open(kept) as two:
+            first, second = one[NAME].stored()[0], two[NAME].stored()[0]
+            assert bytes(first.codes) == bytes(second.codes)
 
 
 def test_blocks_are_used_as_they_were_measured(tmp_path: Path, model: Path) -> None:

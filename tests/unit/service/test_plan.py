@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -104,7 +105,21 @@ def test_the_first_rule_that_matches_decides() -> None:
     kept, eight, three = (tensor.treatment for tensor in plan.tensors)
     assert kept.action is Action.KEEP
     assert (eight.bits, eight.group_size, eight.method) == (8, 32, "minmax")
-    assert (three.bits, three.group_size, three.method) == (3, 128, "lsq")
+    assert (three.bits, three.group_size, three.method) == (3, 32, "superblock")
+
+
+def test_what_is_the_default_of_the_recipe_s_width_is_that_of_others_where_they_are_taken() -> None:
+    rules = [{"match": "*", "bits": 4}]
+    for fields, told in (
+        ({}, (32, 6)),
+        ({"scale_bits": 6}, (32, 6)),
+        ({"group_size": 32}, (32, 6)),
+    ):
+        [tensor] = plan_of(linear(64, 64), bits=2, rules=rules, **fields).tensors
+        assert (tensor.treatment.group_size, tensor.treatment.scale_bits) == told
+        wider = replace(tensor.treatment, bits=2, group_size=16, scale_bits=4).at_width(4)
+        assert (wider.group_size, wider.scale_bits) == (32, 6)
+        assert wider.at_width(8).method == "lsq"
 
 
 def test_a_rule_quantizes_what_is_kept_by_default_but_not_what_must_be() -> None:

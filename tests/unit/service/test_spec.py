@@ -55,7 +55,8 @@ def test_the_least_request() -> None:
         ({"recipe": {"method": "superblock", "symmetric": True}}, "recipe"),
         ({"recipe": {"method": "superblock", "profile": "cloud"}}, "recipe"),
         ({"recipe": {"method": "superblock", "scale_bits": 5}}, "scale_bits"),
-        ({"recipe": {"scale_bits": 4}}, "recipe"),
+        ({"recipe": {"scale_bits": 4, "bits": 8}}, "recipe"),
+        ({"recipe": {"scale_bits": 4, "symmetric": True}}, "recipe"),
         ({"recipe": {"method": "trellis", "group_size": 64}}, "recipe"),
         ({"recipe": {"method": "trellis", "granularity": "group"}}, "recipe"),
         ({"recipe": {"method": "hqq", "unbias": 0.5}}, "recipe"),
@@ -100,7 +101,8 @@ def test_what_is_refused_and_where(changes: dict[str, Any], where: str) -> None:
 def test_profiles_fill_what_is_left_out(profile: Any) -> None:
     resolved = resolve(Recipe(profile=profile))
     assert resolved.bits == PROFILES[profile].bits
-    assert resolved.group_size == PROFILES[profile].group_size
+    plain = resolve(Recipe(profile=profile, method="lsq"))
+    assert plain.group_size == PROFILES[profile].group_size
     assert resolved.gate.min_sqnr_db == GATES[resolved.bits].sqnr_db
 
 
@@ -118,7 +120,7 @@ def test_without_groups_the_group_size_is_zero() -> None:
 
 def test_digests_tell_recipes_apart_and_nothing_else() -> None:
     implicit = resolve(Recipe())
-    explicit = resolve(Recipe(profile="local", bits=4, group_size=128))
+    explicit = resolve(Recipe(profile="local", bits=4, method="superblock", group_size=32))
     assert implicit.digest() == explicit.digest()
     others = [Recipe(bits=2), Recipe(symmetric=True), Recipe(method="minmax")]
     digests = {resolve(recipe).digest() for recipe in others} | {implicit.digest()}
@@ -136,7 +138,7 @@ def test_a_recipe_that_climbs_is_the_recipe_it_always_was() -> None:
 
 
 def test_what_old_recipes_could_not_say_is_not_in_their_digest() -> None:
-    fields = resolve(Recipe(bits=4)).model_dump(mode="json")
+    fields = resolve(Recipe(bits=4, method="lsq")).model_dump(mode="json")
     assert not {"scale_bits", "codebook", "rotation"} & set(fields)
     rule = resolve(Recipe.model_validate({"rules": [{"match": "*", "bits": 4}]})).rules[0]
     assert not {"scale_bits", "rotation"} & set(rule.model_dump(mode="json"))
@@ -152,7 +154,10 @@ def test_what_old_recipes_could_not_say_is_not_in_their_digest() -> None:
         ({"method": "trellis", "rotation": "none"}, ("row", 0, 0, "none", None)),
         ({"method": "codebook"}, ("group", 128, 0, "none", "lloyd_max")),
         ({"method": "hqq", "granularity": "row"}, ("row", 0, 0, "none", None)),
-        ({"rotation": "hadamard"}, ("group", 128, 0, "hadamard", None)),
+        ({"rotation": "hadamard"}, ("group", 32, 6, "hadamard", None)),
+        ({"bits": 2}, ("group", 16, 4, "none", None)),
+        ({"profile": "cloud"}, ("group", 64, 0, "none", None)),
+        ({"method": "lsq"}, ("group", 128, 0, "none", None)),
     ],
 )
 def test_methods_fill_what_is_left_out(fields: dict[str, Any], resolved: tuple[Any, ...]) -> None:
@@ -160,6 +165,48 @@ def test_methods_fill_what_is_left_out(fields: dict[str, Any], resolved: tuple[A
     told = (found.granularity, found.group_size, found.scale_bits, found.rotation, found.codebook)
     assert told == resolved
     assert type(found).model_validate(found.model_dump(mode="json")) == found
+
+
+@pytest.mark.parametrize(
+    ("fields", "method"),
+    [
+        ({"bits": 2}, "superblock"),
+        ({"bits": 3}, "superblock"),
+        ({"bits": 4, "group_size": 32, "scale_bits": 4}, "superblock"),
+        ({"bits": 8}, "lsq"),
+        ({"bits": 4, "group_size": 64}, "lsq"),
+        ({"bits": 4, "granularity": "row"}, "lsq"),
+        ({"bits": 4, "symmetric": True}, "lsq"),
+        ({"bits": 2, "method": "lsq"}, "lsq"),
+        ({"profile": "edge"}, "lsq"),  # a budget: its candidates say what they are
+        ({"budget": 3.0}, "lsq"),
+    ],
+)
+def test_the_method_follows_from_the_width_and_what_else_is_asked(
+    fields: dict[str, Any], method: str
+) -> None:
+    assert resolve(Recipe.model_validate(fields)).method == method
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule", "method"),
+    [
+        ({"bits": 4}, {"bits": 2}, None),
+        ({"bits": 4}, {"bits": 8}, None),  # what stands in is the default
+        ({"bits": 4}, {"group_size": 64}, "lsq"),
+        ({"bits": 4}, {"symmetric": True}, "lsq"),
+        ({"bits": 8}, {"bits": 4}, "superblock"),
+        ({"bits": 8, "symmetric": True}, {"bits": 4}, None),
+        ({"bits": 8, "method": "lsq"}, {"bits": 4}, None),
+        ({"bits": 8}, {"bits": 4, "method": "minmax"}, "minmax"),
+        ({"budget": 3.0}, {"bits": 4}, None),
+    ],
+)
+def test_a_rule_without_a_method_takes_that_of_its_width(
+    fields: dict[str, Any], rule: dict[str, Any], method: str | None
+) -> None:
+    recipe = Recipe.model_validate(fields | {"rules": [{"match": "*"} | rule]})
+    assert resolve(recipe).rules[0].method == method
 
 
 def test_a_resolved_recipe_survives_storage() -> None:

@@ -98,7 +98,7 @@ class Calibration(TypedDict):
 
     connection: str
     key: str
-    method: NotRequired[Literal["weights", "awq", "gptq"]]
+    method: NotRequired[Literal["weights", "awq", "gptq", "awq_gptq"]]
     block: NotRequired[Literal[512, 1024, "full"]]
     act_order: NotRequired[bool]
     damp: NotRequired[float]
@@ -210,7 +210,7 @@ class Recipe(TypedDict):
     ref_sha256: NotRequired[str | None]
     profile: NotRequired[Literal["edge", "local", "cloud"]]
     bits: NotRequired[Literal[2, 3, 4, 8] | None]
-    method: NotRequired[Literal["lsq", "minmax", "superblock", "trellis", "hqq", "codebook"]]
+    method: NotRequired[Literal["lsq", "minmax", "superblock", "trellis", "hqq", "codebook"] | None]
     granularity: NotRequired[Literal["group", "row", "tensor"] | None]
     group_size: NotRequired[Literal[16, 32, 64, 128, 256] | None]
     symmetric: NotRequired[bool]
