@@ -21,6 +21,7 @@ COLOURS = 6
 # The families that a chart has room for, first those to be seen.
 DRAWN = (
     "ours trellis κ=1",
+    "ours superblock κ=1 gptq",
     "ours superblock κ=1 calibrated",
     "ours superblock κ=1",
     "gptq",

@@ -209,7 +209,7 @@ async def _submit(client: AsyncClient, seen: Seen, number: int) -> str:
         "name": f"load-{number}",
         "source": {"connection": "models", "prefix": "tiny/"},
         "output": {"connection": "artifacts", "prefix": f"job-{number}/"},
-        "recipe": {"bits": 4, "group_size": 32},
+        "recipe": {"bits": 4, "group_size": 32, "method": "lsq"},
     }
     job = await client.submit(body, idempotency_key=f"load-{number}")
     if number % AGAIN == 0:

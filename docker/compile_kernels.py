@@ -124,8 +124,9 @@ def _compile_calibrated(dtype: str, matrix: Any) -> None:
     from service.domain.profiles import Action, Role
     from service.domain.treatment import TensorPlan, Treatment
     from service.domain.units import Tile
-    from workers.stages.calibrated import Inputs, Moments
+    from workers.stages.calibrated import Inputs
     from workers.stages.encode import encode_tile
+    from workers.stages.gptq import Moments
     from workers.stages.methods import Dtype
 
     rows, cols = matrix.shape
@@ -144,6 +145,8 @@ def _compile_calibrated(dtype: str, matrix: Any) -> None:
         factor = kernels.gptq_factor(moments, cols=cols, damp=0.01, act_order=act_order, threads=1)
         inputs = Inputs(ones, ones, Moments(moments, factor))
         tried.append((replace(plain, symmetric=symmetric), inputs))
+        two_levels = replace(plain, method="superblock", group_size=32, scale_bits=6, unbias=1.0)
+        tried.append((replace(two_levels, col_scale=True), inputs))
     for how, inputs in tried:
         tensor = TensorPlan(0, source, Role.LINEAR, rows, cols, how)
         encode_tile(tensor, Tile(0, 0, 0, rows), matrix, None, 1, inputs)

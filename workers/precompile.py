@@ -28,8 +28,9 @@ from service.domain.profiles import Action
 from service.domain.treatment import TensorPlan
 from service.domain.units import Tile
 from workers.kernel_cache import VARIABLE
-from workers.stages.calibrated import Inputs, Moments
+from workers.stages.calibrated import Inputs
 from workers.stages.encode import encode_tile, tile_range
+from workers.stages.gptq import Moments
 
 log = structlog.get_logger(__name__)
 

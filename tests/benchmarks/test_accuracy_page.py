@@ -60,7 +60,7 @@ def test_a_result_gives_back_the_lines_it_came_from(
 ) -> None:
     monkeypatch.setattr(end_metrics, "LINES", tmp_path / "before")
     labels = {"family": "rtn", "bits": 2, "weights": None, "activations": None, "seed": 0}
-    line = {"model": "dit-digits", "name": "W2 rtn G64", **labels, "accuracy": 0.5}
+    line = {"model": "dit-digits", "name": "W2 rtn row", **labels, "accuracy": 0.5}
     gone = line | {"name": "W2 of a row that is no more"}
     (tmp_path / "before").mkdir()
     lines = "".join(json.dumps(each) + "\n" for each in (gone, line))

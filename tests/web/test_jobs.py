@@ -53,7 +53,7 @@ async def test_validate_only_checks_and_stores_nothing(
     good = await client.post("/v1/jobs?validate_only=true", json=job_body(priority="high"))
     assert good.status_code == 202
     assert good.json()["priority"] == "high"
-    assert good.json()["resolved"]["recipe"]["group_size"] == 128
+    assert good.json()["resolved"]["recipe"]["group_size"] == 32
     recipe = {"rules": [{"match": "nothing"}]}
     bad = await client.post("/v1/jobs?validate_only=true", json=job_body(recipe=recipe))
     assert bad.json()["code"] == "rule_matched_nothing"

@@ -111,6 +111,7 @@ def test_every_way_is_compiled_once(
         {"method": "awq"},
         {"method": "gptq", "block": "full"},
         {"method": "gptq", "block": 512},
+        {"method": "awq_gptq", "block": 512},
     ],
 )
 def test_calibrated_ways_are_compiled_too(
