@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from service.adapters.objects.connections import store_for_url
 from service.domain.errors import ArrowQuantError
+from service.domain.places import Output, Source
 from service.domain.ports import ObjectStore
-from service.domain.spec import Output, Source
 
 
 def source(url: str) -> tuple[ObjectStore, Source]:

@@ -17,11 +17,10 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
-from service.domain import location, methods, smoothing
+from service.domain import methods, smoothing
 from service.domain.activations import Activations
 from service.domain.budget import Allocated, AnyBudget, ResolvedBudget, resolve_budget
 from service.domain.calibration import Calibration
@@ -30,6 +29,7 @@ from service.domain.limits import Limits, Retention
 from service.domain.methods import METHODS
 from service.domain.modality import Modality, Part, recipe_of
 from service.domain.notify import NotifyList
+from service.domain.places import Output, Source
 from service.domain.profiles import (
     LADDER,
     PROFILES,
@@ -196,18 +196,15 @@ class Recipe(Wire):
 
     def way_of(self, rule: Rule) -> Method:
         """The method of the tensors that a rule is for: as it says, else as that of the recipe."""
-        bits = rule.bits or self.bits or PROFILES[self.profile].bits
         if rule.method is not None:
             return rule.method
         if self.method is not None or self.has_budget:
             return methods.at_width(self.way(), rule.bits)
-        symmetric = self.symmetric if rule.symmetric is None else rule.symmetric
-        granularity = self.granularity if rule.group_size is None else None
         return methods.default(
-            bits,
-            granularity=granularity,
+            rule.bits or self.bits or PROFILES[self.profile].bits,
+            granularity=self.granularity if rule.group_size is None else None,
             group_size=rule.group_size or self.group_size,
-            symmetric=symmetric,
+            symmetric=self.symmetric if rule.symmetric is None else rule.symmetric,
             scale_bits=rule.scale_bits or self.scale_bits,
         )
 
@@ -269,37 +266,6 @@ class Recipe(Wire):
         except ValidationError as error:
             why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"outputs {number}: {why}") from None
-
-
-class Place(Wire):
-    """A prefix inside a named connection. Never a URL and never a key."""
-
-    connection: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    prefix: Annotated[str, StringConstraints(max_length=1024)] = ""
-
-    @field_validator("prefix")
-    @classmethod
-    def _clean(cls, value: str) -> str:
-        return location.clean_prefix(value)
-
-
-class Source(Place):
-    """Where the weights are: a folder of safetensors, or one `.safetensors` object."""
-
-
-class Output(Place):
-    """Where the artifact goes, and what to do when one is there already."""
-
-    if_exists: Literal["fail", "replace", "resume"] = "fail"
-
-    @field_validator("prefix")
-    @classmethod
-    def _is_a_folder(cls, value: str) -> str:
-        if value and not value.endswith("/"):
-            raise ValueError(
-                "an artifact is a prefix with several objects: leave out '.safetensors'"
-            )
-        return value
 
 
 Label = Annotated[str, StringConstraints(max_length=256)]

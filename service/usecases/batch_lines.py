@@ -15,9 +15,10 @@ from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.fields import pointer, reason
 from service.domain.ids import increasing_ids
 from service.domain.outputs import output_ids
+from service.domain.places import Place
 from service.domain.ports import ObjectStores
 from service.domain.recipe_book import RecipeBook
-from service.domain.spec import JobRequest, Place
+from service.domain.spec import JobRequest
 from service.domain.webhooks import Webhooks
 from service.domain.wire import Wire
 from service.usecases.batch_sources import SourceChecks

@@ -10,8 +10,9 @@ from service.domain.engine import versions
 from service.domain.errors import ArrowQuantError, FieldError
 from service.domain.forecast import forecast
 from service.domain.outputs import JobPlan, plan_outputs, resolve_outputs
+from service.domain.places import Place
 from service.domain.ports import ObjectStore, ObjectStores
-from service.domain.spec import Place, PlanRequest
+from service.domain.spec import PlanRequest
 from service.usecases.bounded import Bounded, TookTooLong
 from service.usecases.calibration import with_calibration
 from service.usecases.inspect_source import inspect

@@ -9,6 +9,7 @@ from service.domain.ids import new_id
 from service.domain.job import PRIORITIES, JobRecord
 from service.domain.ordering import NEWEST_FIRST
 from service.domain.outputs import OutputSpec, to_json
+from service.domain.places import Place, Source
 from service.domain.ports import (
     Bell,
     Clock,
@@ -25,7 +26,6 @@ from service.domain.replay import (
     read_manifest,
 )
 from service.domain.report import MANIFEST_NAME
-from service.domain.spec import Place, Source
 from service.usecases.bounded import Bounded, TookTooLong
 from service.usecases.inspect_source import inspect
 from service.usecases.jobs import JobFilter, list_jobs

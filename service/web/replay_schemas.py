@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from service.domain.job import JobRecord, JobState, Phase
-from service.domain.spec import Place, Source
+from service.domain.places import Place, Source
 from service.domain.wire import Wire
 from service.web.schemas import JobErrorOut, Out
 

@@ -28,7 +28,8 @@ from service.domain.job import (
 )
 from service.domain.limits import Limits, Retention
 from service.domain.notify import NotifyList
-from service.domain.spec import Label, LabelKey, Output, PlanRequest
+from service.domain.places import Output
+from service.domain.spec import Label, LabelKey, PlanRequest
 
 JobView = Literal["basic", "full"]
 _WORDS = {number: word for word, number in PRIORITIES.items()}

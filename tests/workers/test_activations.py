@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 import arrowquant
 from service.domain.job import JobState
-from service.domain.spec import Place, Recipe, Source, resolve
+from service.domain.places import Place, Source
+from service.domain.spec import Recipe, resolve
 from service.usecases import replays
 from tests import weights
 from tests.client import calibrations

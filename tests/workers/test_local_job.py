@@ -16,7 +16,8 @@ from service.domain import units
 from service.domain.catalog import ObjectInfo
 from service.domain.job import EventType, JobState, UnitKind
 from service.domain.limits import Limits
-from service.domain.spec import PlanRequest, Recipe, Source
+from service.domain.places import Source
+from service.domain.spec import PlanRequest, Recipe
 from service.usecases.plan import announce
 from tests import weights
 from tests.workers.runs import begin, digests, finish

@@ -13,7 +13,8 @@ import pytest
 import arrowquant
 import kernels
 from service.domain.job import JobState
-from service.domain.spec import Place, Recipe, Source
+from service.domain.places import Place, Source
+from service.domain.spec import Recipe
 from service.usecases import replays
 from service.usecases.plan import announce
 from tests import weights

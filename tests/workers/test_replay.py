@@ -13,7 +13,7 @@ import pytest
 
 from service.domain.errors import ArrowQuantError
 from service.domain.job import JobRecord, JobState
-from service.domain.spec import Place, Source
+from service.domain.places import Place, Source
 from service.usecases import replays
 from tests import hostile, weights
 from tests.servers import S3Server

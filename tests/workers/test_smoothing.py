@@ -15,8 +15,9 @@ from arrowquant.calibration.reader import CalibrationFile
 from arrowquant.cli.request import Options
 from arrowquant.errors import ArtifactError
 from service.domain.job import JobRecord, JobState
+from service.domain.places import Place, Source
 from service.domain.smoothing import Aggregate
-from service.domain.spec import Place, Recipe, Source
+from service.domain.spec import Recipe
 from service.usecases import replays
 from tests import weights
 from tests.client import calibrations
