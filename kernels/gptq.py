@@ -113,7 +113,10 @@ def _rounded(
     rows, cols = x.shape
     if factor.cols != cols:
         raise ValueError(f"a factor for {factor.cols} columns does not fit {cols}")
-    codes, grid = np.empty((rows, row_bytes(cols, bits)), np.uint8), grid_for(bits, scale_bits)
+    codes, grid = (
+        np.empty((rows, row_bytes(cols, bits)), np.uint8),
+        grid_for(bits, group, scale_bits),
+    )
     sums, weighted = (np.empty((rows, COLUMNS), np.float64) for _ in range(2))
     stops: dict[int, int] = {}
 

@@ -244,7 +244,17 @@ def quantize_gptq_rows(
             row[c] = q[c, r]
         if grid[0] > 0:
             decode_row(
-                row, s_codes[r], m_codes[r], scales[r], mins[r], group, grid[0], grid[2], grid[3], v
+                row,
+                s_codes[r],
+                m_codes[r],
+                scales[r],
+                mins[r],
+                group,
+                grid[0],
+                grid[2],
+                grid[3],
+                grid[4],
+                v,
             )
             pack_row(s_codes[r], grid[0], scale_codes[r])
             pack_row(m_codes[r], grid[0], min_codes[r])

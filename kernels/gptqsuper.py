@@ -31,12 +31,12 @@ Grid: TypeAlias = tuple[int, Singles, NDArray[np.int32], Grains, Curve]
 INVERSE, LOW, SCALE, ORIGIN = range(4)
 
 
-def grid_for(bits: int, scale_bits: int) -> Grid:
+def grid_for(bits: int, items: int, scale_bits: int) -> Grid:
     """For scales of two levels; scale_bits 0 for groups with a scale of their own."""
     if scale_bits == 0:
-        bits = 2  # of nothing: nobody looks
+        bits, items = 2, 16  # of nothing: nobody looks
     grains = grains_for(bits, scale_bits or 4)
-    return scale_bits, starts_for(bits), levels_for(bits), grains, curve_for(bits)
+    return scale_bits, starts_for(bits, items), levels_for(bits), grains, curve_for(bits)
 
 
 @kernel
