@@ -89,7 +89,8 @@ def quantize_super(w, h, bits, group_size, scale_bits, *, block=0, damp=0.01, ac
             groups = affine.groups(part.stop - part.start, group_size)
             x = source[r, part]
             found = superblock.fit(
-                [superblock.Group(x[g], importance[g], bits) for g in groups], scale_bits
+                [superblock.Group(x[g], importance[g], bits, group_size) for g in groups],
+                scale_bits,
             )
             for g, a, b in zip(groups, *found[2:], strict=True):
                 pair = superblock.steps_of(

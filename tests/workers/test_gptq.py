@@ -137,7 +137,8 @@ def test_the_gain_of_the_output_is_given_back(
         gains = np.sum((w @ h) * v, axis=1) / np.sum((w @ h) * w, axis=1)
         np.testing.assert_allclose(gains, 1.0, atol=5e-3)  # scales are halves
         w, v = matrices(plain, name)
-        assert (np.sum((w @ h) * v, axis=1) / np.sum((w @ h) * w, axis=1)).mean() < 0.995
+        gains = np.sum((w @ h) * v, axis=1) / np.sum((w @ h) * w, axis=1)
+        assert np.abs(gains - 1.0).max() > 0.02
         assert report(kept)[name]["rho"] == pytest.approx(rho(kept, name, h), rel=1e-3)
     if method == "gptq":  # there the strength of the factors is chosen for what is kept
         with arrowquant.open(plain) as one, arrowquant.open(kept) as two:
