@@ -213,21 +213,39 @@ def column_energies(
     return out
 
 
+@kernel
+def _under(
+    energies: NDArray[np.float64], diagonals: NDArray[np.float32], out: NDArray[np.float64]
+) -> None:
+    for g in range(diagonals.shape[0]):
+        error, energy = 0.0, 0.0
+        for c in range(diagonals.shape[1]):
+            m = np.float64(diagonals[g, c])
+            error, energy = error + m * energies[0, c], energy + m * energies[1, c]
+        out[g, 0], out[g, 1] = error, energy
+
+
+def group_sums(
+    energies: NDArray[np.float64], diagonals: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Error and energy of the output under each of several diagonals, float64 (groups, 2).
+
+    energies   see column_energies; the sums of disjoint rows add up, as these do
+    diagonals  float32 (groups, cols), E[x^2] of every input in each time group
+    Errors     ValueError for diagonals that do not fit
+    """
+    if diagonals.shape[1:] != energies.shape[1:]:
+        raise ValueError(f"{diagonals.shape} second moments do not fit {energies.shape[1]} columns")
+    out = np.zeros((len(diagonals), 2))
+    _under(energies, np.ascontiguousarray(diagonals), out)
+    return out
+
+
 def group_errors(
     energies: NDArray[np.float64], diagonals: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """rho under each of several diagonals, as of time groups, float64 (groups,).
+    """rho under each of several diagonals, float64 (groups,); arguments as group_sums.
 
-    energies   of the whole tensor, see column_energies
-    diagonals  float32 (groups, cols), E[x^2] of every input in each group
     The worst group is where the result is largest.
     """
-    return np.array(
-        [
-            OutputSums(
-                math.fsum(energies[0] * h.astype(np.float64)),
-                math.fsum(energies[1] * h.astype(np.float64)),
-            ).rho
-            for h in diagonals
-        ]
-    )
+    return np.array([OutputSums(*sums).rho for sums in group_sums(energies, diagonals).tolist()])

@@ -25,77 +25,43 @@ from service.domain.smoothing import Aggregate
 from service.domain.spec import Recipe
 from service.settings import InvalidSettings, Settings
 from workers import kernel_cache, recipes, render
+from workers.options import (
+    ActivationsText,
+    AsJson,
+    Bits,
+    BudgetText,
+    CalibrationFile,
+    Codebook,
+    Dst,
+    FailBelow,
+    Granularity,
+    Group,
+    Ladder,
+    MaxGroupRho,
+    MaxRho,
+    Memory,
+    Method,
+    MinCosine,
+    MinMeanCosine,
+    MinSqnr,
+    Modality,
+    NoFallback,
+    Profile,
+    RecipeFile,
+    Rotation,
+    Rules,
+    ScaleBits,
+    Search,
+    SmoothingText,
+    Src,
+    Symmetric,
+    Threads,
+    Unbias,
+)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-
-Src = Annotated[str, typer.Argument(metavar="SRC", help="Folder, .safetensors file or s3://…")]
-Dst = Annotated[str, typer.Argument(metavar="DST", help="Folder or s3://… for the artifact")]
-Bits = Annotated[int | None, typer.Option(help="2, 3, 4 or 8; the profile's width if not given")]
-Profile = Annotated[str | None, typer.Option(help="edge, local or cloud: a set of defaults")]
-Method = Annotated[
-    str | None,
-    typer.Option(help="lsq (least squares), superblock, trellis, minmax, hqq or codebook"),
-]
-Group = Annotated[int | None, typer.Option("--group-size", help="16, 32, 64, 128 or 256")]
-Granularity = Annotated[str | None, typer.Option(help="group, row or tensor")]
-Symmetric = Annotated[bool, typer.Option("--symmetric", help="Codes around zero, no minimum")]
-ScaleBits = Annotated[
-    int | None, typer.Option("--scale-bits", help="superblock: 4 or 6 bits for each scale")
-]
-Codebook = Annotated[str | None, typer.Option(help="codebook: lloyd_max or nf4")]
-Rotation = Annotated[
-    str | None, typer.Option(help="hadamard: spread outliers over their rows; or none")
-]
-Unbias = Annotated[
-    float | None,
-    typer.Option(help="0 to 1: give rows back the length that least squares takes (diffusion: 1)"),
-]
-Modality = Annotated[
-    str | None,
-    typer.Option(help="text, code, image or audio; found out from the source if not given"),
-]
-CalibrationFile = Annotated[
-    str | None,
-    typer.Option(
-        "--calibration",
-        metavar="PATH",
-        help="What the layers of these weights saw; weighs errors by it",
-    ),
-]
-SmoothingText = Annotated[
-    str | None,
-    typer.Option(
-        "--smoothing",
-        metavar="ALPHA|best",
-        help="Move ranges of inputs into the weights, 0 to 1; needs --calibration",
-    ),
-]
-BudgetText = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        metavar="BPW|SIZE",
-        help="The most the artifact may have, everything counted: 3.0 (bits per weight) or 35MB",
-    ),
-]
-Rules = Annotated[
-    list[str] | None,
-    typer.Option("--rule", help="GLOB=keep or GLOB=BITS; first match wins; repeatable"),
-]
-RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe as JSON or TOML")]
-NoFallback = Annotated[
-    bool, typer.Option("--no-fallback", help="Record errors without acting on them")
-]
-FailBelow = Annotated[
-    bool,
-    typer.Option("--fail-below", help="Fail if a tensor misses its gate, instead of widening it"),
-]
-MinSqnr = Annotated[float | None, typer.Option("--min-sqnr", help="Gate per tensor, in dB")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables")]
-Threads = Annotated[int | None, typer.Option(help="Threads of the kernels; default: all")]
-Memory = Annotated[str | None, typer.Option("--max-memory", help="For instance 500MiB or 2GB")]
 
 
 def register(app: typer.Typer) -> None:
@@ -123,11 +89,18 @@ def quantize(
     smoothing: SmoothingText = None,
     modality: Modality = None,
     budget: BudgetText = None,
+    search: Search = False,
+    activations: ActivationsText = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
     fail_below: FailBelow = False,
     min_sqnr: MinSqnr = None,
+    min_cosine: MinCosine = None,
+    min_mean_cosine: MinMeanCosine = None,
+    max_rho: MaxRho = None,
+    max_group_rho: MaxGroupRho = None,
+    ladder: Ladder = None,
     threads: Threads = None,
     max_memory: Memory = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite an artifact")] = False,
@@ -151,10 +124,17 @@ def quantize(
         smoothing=smoothing,
         modality=modality,
         budget=budget,
+        search=search,
+        activations=activations,
         rules=rule,
         no_fallback=no_fallback,
         fail_below=fail_below,
         min_sqnr=min_sqnr,
+        min_cosine=min_cosine,
+        min_mean_cosine=min_mean_cosine,
+        max_rho=max_rho,
+        max_group_rho=max_group_rho,
+        ladder=ladder,
     )
     with _reported():
         wanted = recipes.build(recipe, options, calibration)
@@ -182,11 +162,18 @@ def plan(
     smoothing: SmoothingText = None,
     modality: Modality = None,
     budget: BudgetText = None,
+    search: Search = False,
+    activations: ActivationsText = None,
     rule: Rules = None,
     recipe: RecipeFile = None,
     no_fallback: NoFallback = False,
     fail_below: FailBelow = False,
     min_sqnr: MinSqnr = None,
+    min_cosine: MinCosine = None,
+    min_mean_cosine: MinMeanCosine = None,
+    max_rho: MaxRho = None,
+    max_group_rho: MaxGroupRho = None,
+    ladder: Ladder = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -205,10 +192,17 @@ def plan(
         smoothing=smoothing,
         modality=modality,
         budget=budget,
+        search=search,
+        activations=activations,
         rules=rule,
         no_fallback=no_fallback,
         fail_below=fail_below,
         min_sqnr=min_sqnr,
+        min_cosine=min_cosine,
+        min_mean_cosine=min_mean_cosine,
+        max_rho=max_rho,
+        max_group_rho=max_group_rho,
+        ladder=ladder,
     )
     with _reported():
         from service.usecases.plan import announce

@@ -18,6 +18,8 @@ from workers.stages.buffers import SPARE
 PREFERRED_BUFFERS = 3
 UPLOAD_BYTES = 32 * 2**20  # parts an upload keeps in flight, see the object stores
 MOST_MOMENT_BYTES = 2 * 2**30
+STATISTICS_BYTES = 20  # of a channel in a time bin: two sums and a largest
+KEPT_INPUTS = 4  # of a calibration file, whose figures a tensor and its neighbours share
 SLACK_BYTES = 32 * 2**20  # allocator, thread stacks, JSON
 
 
@@ -54,6 +56,7 @@ def budget(
         return Budget(preferred, largest)
     held = psutil.Process().memory_info().rss - SPARE.nbytes  # those are taken up again
     fixed = held + outputs * UPLOAD_BYTES + SLACK_BYTES + _turned_bytes(plan, tiles) + moments
+    fixed += _statistics_bytes(plan, unit)
     free = max_memory_bytes - fixed
     fitting = free // (2 * max(1, largest))
     if fitting < 1:
@@ -66,6 +69,21 @@ def budget(
             f"Raise max_memory to at least {-(-need // 2**20)} MiB.",
         )
     return Budget(min(preferred, fitting), largest)
+
+
+def _statistics_bytes(plan: JobPlan, unit: Unit) -> int:
+    """What is kept of a calibration file: the sums over one input, and the diagonals by time of a few."""
+    index = plan.catalog.calibration
+    if index is None:
+        return 0
+    bins = max(1, len(index.edges) - 1)
+    cols = [
+        each.tensors[piece.tensor].cols
+        for each in plan.plans
+        for piece in unit.pieces
+        if each.tensors[piece.tensor].treatment.calibrated
+    ]
+    return max(cols, default=0) * bins * (STATISTICS_BYTES + KEPT_INPUTS * 4)
 
 
 def _moment_bytes(plan: JobPlan, unit: Unit) -> int:
@@ -109,6 +127,6 @@ def _turned_bytes(plan: JobPlan, tiles: Sequence[Tile]) -> int:
 def _copies(tensor: TensorPlan) -> int:
     """How often a tile is held as float32."""
     how = tensor.treatment
-    if how.gptq_block is not None or how.col_scale or how.bias_correction:
+    if how.calibrated:
         return 3 if how.gptq_block is not None and how.col_scale else 2
     return 1 if tensor.rotated else 0

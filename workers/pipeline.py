@@ -40,11 +40,19 @@ from workers.stages.methods import Dtype, Range
 @dataclass(slots=True)
 class TensorSums:
     """What a pass measured of one tensor's rows in this unit; `output`: of the layer's output, where
-    it is calibrated."""
+    it is calibrated; `groups`: error and energy of it in each time bin, float64 (bins, 2)."""
 
     errors: ErrorSums = field(default_factory=ErrorSums)
     output: ErrorSums = field(default_factory=ErrorSums)
+    groups: NDArray[np.float64] | None = None
     stored_bytes: int = 0
+
+    def add(self, made: Encoding) -> None:
+        """Count a tile in."""
+        self.errors += made.errors
+        self.output += made.output or ErrorSums()
+        if made.groups is not None:
+            self.groups = made.groups if self.groups is None else self.groups + made.groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +108,11 @@ def run_pass(
                 tensor = tensors[index]
                 value_range = ranges.get((index, tensor.rotated))
                 known = _Known(value_range, factors.get((output, index)))
-                stored, errors, seen = _one_tile(work, tensor, fetched, known)
+                made = _one_tile(work, tensor, fetched, known)
                 entry = sums[output].setdefault(index, TensorSums())
-                entry.errors += errors
-                entry.output += seen or ErrorSums()
+                entry.add(made)
                 entry.stored_bytes += tensor.tile_sizes(fetched.tile.rows).payload
-                written.put(output, tensor, fetched, stored)
+                written.put(output, tensor, fetched, made.stored)
             checkpoint(nbytes)
         binding.finish()
         written.drain()
@@ -132,15 +139,16 @@ def _factors(
     """What the columns of every smoothed tensor are multiplied by, by output and tensor; one look at its
     rows for all outputs, also at those that other units hold."""
     found: dict[tuple[int, int], NDArray[np.float32]] = {}
-    looks: dict[int, Look] = {}
-    for output, tensors in work.outputs.items():
-        for index, tensor in tensors.items():
-            if tensor.treatment.smoothing is None or work.measured is None:
+    if work.measured is None:
+        return found
+    for index in work.sources():
+        look: Look | None = None
+        for output, tensors in work.outputs.items():
+            tensor = tensors[index]
+            if tensor.treatment.smoothing is None:
                 continue
-            if index not in looks:
-                looks.clear()
-                looks[index] = _look(work, tensor, checkpoint)
-            found[output, index] = work.measured.smoothing(tensor, looks[index])
+            look = look or _look(work, tensor, checkpoint)
+            found[output, index] = work.measured.smoothing(tensor, look)
     return found
 
 
@@ -179,8 +187,10 @@ def _one_tile(work: Work, tensor: TensorPlan, fetched: FetchedTile, known: _Know
         )
 
 
-def inputs_of(measured: Measured | None, tensor: TensorPlan, threads: int) -> Inputs | None:
-    """What the treatment asks for of a calibrated tensor's inputs."""
+def inputs_of(
+    measured: Measured | None, tensor: TensorPlan, threads: int, *, by_time: bool = True
+) -> Inputs | None:
+    """What the treatment asks for of a calibrated tensor's inputs; by_time: and how they differ with time."""
     how = tensor.treatment
     if not how.calibrated or measured is None:
         return None
@@ -188,6 +198,7 @@ def inputs_of(measured: Measured | None, tensor: TensorPlan, threads: int) -> In
         measured.importance(tensor.name),
         measured.mean(tensor.name) if how.bias_correction else None,
         None if how.gptq_block is None else measured.moments(tensor.name, how.gptq_block, threads),
+        groups=measured.groups(tensor.name) if by_time else None,
     )
 
 

@@ -43,7 +43,7 @@ class Variant:
     source: Path
     state: dict[str, Tensor]
     observed: activations.Observed | None = None
-    calibrations: dict[str, Path] = field(default_factory=dict)
+    calibrations: dict[tuple[str, bool], Path] = field(default_factory=dict)
     quantized: dict[str, ours.Quantized] = field(default_factory=dict)
 
 
@@ -125,13 +125,17 @@ class Bench:
         if weights["by"] == "ours":
             recipe = ours.everywhere(list(variant.state), recipe)
         gptq = "gptq" in recipe.get("calibration", {}).get("method", "")
-        moments = "full" if gptq else "none"
-        known = self._calibration(variant, moments) if weights.get("calibrated") else None
+        if not weights.get("calibrated"):
+            return ours.quantize(variant.source, variant.state, recipe, None)
+        sensitive = bool(weights.get("sensitivities"))
+        known = self._calibration(variant, "full" if gptq else "none", sensitive=sensitive)
         return ours.quantize(variant.source, variant.state, recipe, known)
 
-    def _calibration(self, variant: Variant, moments: str = "none") -> Path:
-        """What our own capture keeps of a run over training data, as a file."""
-        if moments not in variant.calibrations:
+    def _calibration(
+        self, variant: Variant, moments: str = "none", *, sensitive: bool = False
+    ) -> Path:
+        """What our own capture keeps of a run over training data, as a file; with sensitivities or without."""
+        if (moments, sensitive) not in variant.calibrations:
             model = self.task.model(variant.state)
             file = self.scratch / f"{len(list(self.scratch.glob('*.arrow')))}.calib.arrow"
             options: dict[str, Any] = {"edges": self.task.edges, "domain": self.task.domain}
@@ -142,9 +146,11 @@ class Bench:
                 self.task.calibrate(
                     model, CALIBRATION[self.name], lambda t: seen.at(self.task.time(t))
                 )
+                if sensitive:
+                    self.task.sensitivities(model, seen)
             seen.save(file)
-            variant.calibrations[moments] = file
-        return variant.calibrations[moments]
+            variant.calibrations[moments, sensitive] = file
+        return variant.calibrations[moments, sensitive]
 
     def _by_reference(self, variant: Variant, weights: dict[str, Any]) -> ours.Quantized:
         method, bits, group = (weights[key] for key in ("method", "bits", "group"))

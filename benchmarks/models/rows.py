@@ -32,7 +32,8 @@ class Row:
     weights      None: as they are; {"by": "reference", "method", "bits", "group"}: another's method;
                  {"by": "ours", "recipe"}: a job of ours with every linear layer at one width, and with
                  a calibration file if "calibrated";
-                 {"by": "product", "recipe"}: a job of ours as it comes, floors and gates included
+                 {"by": "product", "recipe"}: a job of ours as it comes, floors and gates included; with
+                 "sensitivities" its budget goes by those that the capture measured
     activations  None; {"mode", "bits"}: by the rule of that name; with "table" (fields of a recipe's
                  `activations`) by the table of the job that makes the weights, or of one at 8 bits for weights as
                  they are. "smoothing": fields of the recipe's `smoothing`; "fold": the model is folded first and
@@ -104,6 +105,7 @@ def _products() -> Iterator[Row]:
         budget = Row(f"budget of {rate:g} bits", "budget", {"by": "product", "recipe": recipe})
         yield budget
         yield _calibrated(budget)
+        yield _sensitive(_calibrated(budget))
 
 
 # Ways of calibration in a job, by what a row's name says of them.
@@ -186,6 +188,11 @@ def _calibrated(row: Row, way: str = "calibrated") -> Row:
     if WAYS[way]:
         weights["recipe"] = weights["recipe"] | {"calibration": WAYS[way]}
     return Row(f"{row.name} {way}", f"{row.family} {way}", weights)
+
+
+def _sensitive(row: Row) -> Row:
+    weights = {**(row.weights or {}), "sensitivities": True}
+    return Row(f"{row.name}, sensitivities", f"{row.family}, sensitivities", weights)
 
 
 def _with(row: Row, bits: int, mode: str, name: str | None = None) -> Row:

@@ -96,6 +96,19 @@ class SampledTask:
             when = torch.full((each,), t)
             model(diffusion.noised(x, noise, when)[0], when, labels)
 
+    def sensitivities(self, model: DiT, seen: Any) -> None:
+        """Measure them on training pictures, some at every time: of the prediction, all times at once."""
+        times = torch.tensor(diffusion.times(STEPS))
+        generator = torch.Generator().manual_seed(4)
+        batches = []
+        for _ in range(4):
+            chosen = torch.randint(len(self.pictures.train), (len(times),), generator=generator)
+            x = torch.from_numpy(self.pictures.train)[chosen]
+            noise = torch.randn(x.shape, generator=generator)
+            labels = torch.from_numpy(self.pictures.train_labels)[chosen]
+            batches.append((diffusion.noised(x, noise, times)[0], times, labels))
+        seen.sensitivities(lambda batch: model(*batch), batches)
+
     def measure(self, model: DiT, on_step: Callable[[int], None] = no_steps) -> dict[str, Any]:
         """Everything above. The first model measured is the reference of those after it."""
         drawn = self._draw(model, on_step)

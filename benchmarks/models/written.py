@@ -60,6 +60,17 @@ class WrittenTask:
             on_step(number)
             model(masking.masked(part, ratio, self.config.mask_token_id, generator))
 
+    def sensitivities(self, model: Dream, seen: Any) -> None:
+        """Measure them on training text at all mask ratios: of the log-probabilities of masked tokens."""
+        generator = torch.Generator().manual_seed(4)
+        mask, batches = self.config.mask_token_id, []
+        for part in self.train[:32].split(8):
+            ratio = (torch.arange(len(part)) + 0.5) / len(part)
+            batches.append(masking.masked(part, ratio, mask, generator))
+        seen.sensitivities(
+            lambda tokens: functional.log_softmax(model(tokens)[tokens == mask], 1), batches
+        )
+
     @torch.no_grad()
     def measure(self, model: Dream, on_step: Callable[[int], None] = no_steps) -> dict[str, Any]:
         """Everything above. The first model measured is the reference of those after it."""

@@ -44,6 +44,8 @@ class Budget(Wire):
     candidates     the ways a tensor may be stored, and raw always; unless given every width of the
                    recipe's method, or of `lsq` and `superblock` where no method is asked for
     on_infeasible  where not even the smallest fits: `fail`, or make the smallest and say so (`least`)
+    sensitivities  how much each tensor's error costs: `auto`, as the calibration file has it, where it does, or
+                   `priors` from roles and places
     """
 
     bits_per_weight: Annotated[float, Field(gt=0, le=64)] | None = None
@@ -51,6 +53,7 @@ class Budget(Wire):
     candidates: Annotated[tuple[Candidate, ...], Field(max_length=MAX_CANDIDATES)] = ()
     on_infeasible: Literal["fail", "least"] = "fail"
     search: Search | None = None
+    sensitivities: Literal["auto", "priors"] = "auto"
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -100,6 +103,10 @@ class ResolvedBudget(BaseModel):
     candidates: tuple[Candidate, ...]
     on_infeasible: Literal["fail", "least"]
     search: Search | None = None
+    # Left out where it is as it always was, so that the digests of such recipes stay.
+    sensitivities: Literal["auto", "priors"] = Field(
+        default="auto", exclude_if=lambda value: value == "auto"
+    )
 
     @property
     def narrowest(self) -> Bits:
@@ -174,6 +181,7 @@ def resolve_budget(
         candidates=tuple(_filled(way, how) for way in ways),
         on_infeasible=asked.on_infeasible,
         search=asked.search,
+        sensitivities=asked.sensitivities,
     )
 
 

@@ -22,7 +22,7 @@ from service.domain.job import TensorState
 from service.domain.plan import Plan, make_plan
 from service.domain.profiles import Action
 from service.domain.rules import Matcher, first_rule
-from service.domain.sensitivity import priors
+from service.domain.sensitivity import sensitivities
 from service.domain.spec import Rule, canonical_json
 from service.domain.treatment import TensorPlan, Treatment, plan_tensor, with_measured
 from service.domain.units import Tile
@@ -65,7 +65,8 @@ def choosable(plan: Plan) -> list[Choosable]:
         return []
     plan = make_plan(plan.catalog, recipe)  # as it is before anything competes
     matchers = [Matcher(number, rule) for number, rule in enumerate(recipe.rules)]
-    weights = priors([(tensor.name, tensor.role) for tensor in plan.tensors])
+    named = [(tensor.name, tensor.role) for tensor in plan.tensors]
+    weights = sensitivities(named, plan.measured_sensitivities())
     floors = [recipe.role_floors.get(tensor.role, 2) for tensor in plan.tensors]
     weight, floor = dict[str, float](), dict[str, int]()
     pinned: set[str] = set()
@@ -324,5 +325,6 @@ def told(plan: Plan) -> dict[str, Any] | None:
             c.model_dump(mode="json", exclude_none=True) for c in recipe.budget.candidates
         ],
         "measured_tensors": len(choosable(plan)),
+        "measured_sensitivities": len(plan.measured_sensitivities()),
         "read_twice_bytes": sum(each.tensor.source.nbytes for each in choosable(plan)),
     }

@@ -32,6 +32,8 @@ INDEX_KEY: Final = b"arrowquant.index"
 FORMAT: Final = b"1"
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -83,24 +85,29 @@ class _Input(_Read):
 class _Weight(_Read):
     input: _Name
     sha256: tuple[_Digest, ...]
+    sensitivity: tuple[_Positive, Annotated[int, Field(ge=1)]] | None = None
 
 
 class _Index(_Read):
     inputs: Annotated[tuple[_Input, ...], Field(max_length=100_000)]
     weights: Annotated[dict[_Name, _Weight], Field(max_length=200_000)]
     samples: Annotated[int, Field(ge=0)]
+    domain: Literal["none", "timestep", "sigma", "mask_ratio"] = "none"
+    edges: Annotated[tuple[_Finite, ...], Field(max_length=65)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a file has of one weight: channels of its input, digests, second moments beside the diagonal
-    (none, block or full) with the channels of a block, and whether it has means."""
+    (none, block or full) with the channels of a block, whether it has means, and how much the model's
+    output changes with the layer's."""
 
     n: int
     digests: int
     moment: str
     block: int = 0
     means: bool = False
+    sensitivity: float | None = None
 
     def usable_block(self, asked: int | str) -> int | None:
         """Channels of the blocks that second moments can be used in, 0 for all at once; None: there
@@ -118,6 +125,7 @@ class CalibrationIndex:
     """A file that was looked into. `samples`: model inputs that were run; 0 if it does not say.
 
     key, size, etag  the object
+    domain, edges    of its time bins; () where there is but one
     """
 
     key: str
@@ -125,6 +133,13 @@ class CalibrationIndex:
     etag: str
     weights: Mapping[str, Measured]
     samples: int
+    domain: str = "none"
+    edges: tuple[float, ...] = ()
+
+    @property
+    def tells_times(self) -> bool:
+        """Whether inputs were measured at several times apart."""
+        return len(self.edges) > 2
 
 
 def parse_index(data: bytes | None, key: str, size: int, etag: str) -> CalibrationIndex:
@@ -134,20 +149,21 @@ def parse_index(data: bytes | None, key: str, size: int, etag: str) -> Calibrati
     try:
         found = _Index.model_validate_json(data)
         inputs = {entry.id: entry for entry in found.inputs}
-        weights = {
-            name: _measured(inputs[w.input], len(w.sha256)) for name, w in found.weights.items()
-        }
+        weights = {name: _measured(inputs[w.input], w) for name, w in found.weights.items()}
     except (ValidationError, RecursionError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
         place = ".".join(str(part)[:80] for part in first["loc"]) if first else ""
         raise invalid(f"its index is not as it should be: {place or 'no JSON'}", key) from None
     except KeyError:
         raise invalid("a weight's input is not in the file", key) from None
-    return CalibrationIndex(key, size, etag, weights, found.samples)
+    return CalibrationIndex(key, size, etag, weights, found.samples, found.domain, found.edges)
 
 
-def _measured(entry: _Input, digests: int) -> Measured:
-    return Measured(entry.n, digests, entry.moment, entry.block, entry.means)
+def _measured(entry: _Input, weight: _Weight) -> Measured:
+    told = weight.sensitivity
+    return Measured(
+        entry.n, len(weight.sha256), entry.moment, entry.block, entry.means, told and told[0]
+    )
 
 
 def invalid(detail: str, key: str) -> ArrowQuantError:

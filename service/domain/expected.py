@@ -42,7 +42,7 @@ def expected_documents(
         plan,
         name="",
         requested=requested,
-        rows=[_with_metrics(row, plan.tensors[row.index]) for row in rows],
+        rows=[_with_metrics(row, plan) for row in rows],
         parts=parts,
         engine=engine,
         warnings=warnings,
@@ -85,10 +85,12 @@ def tensor_row(tensor: TensorPlan, stored: int) -> TensorRow:
     )
 
 
-def _with_metrics(row: TensorRow, tensor: TensorPlan) -> TensorRow:
+def _with_metrics(row: TensorRow, plan: Plan) -> TensorRow:
     if row.state is not TensorState.PENDING:
         return row
     metrics: dict[str, float | None] = dict(_TYPICAL)
-    if tensor.treatment.calibrated:
+    if plan.tensors[row.index].treatment.calibrated:
         metrics["rho"] = _TYPICAL["relmse"]
+        if plan.catalog.calibration is not None and plan.catalog.calibration.tells_times:
+            metrics |= {"worst_group": 10, "worst_group_rho": _TYPICAL["relmse"]}
     return replace(row, state=TensorState.DONE, metrics=metrics)

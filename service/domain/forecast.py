@@ -125,7 +125,7 @@ def _calibration_warnings(plan: Plan) -> list[dict[str, Any]]:
         return []
     found = []
     quantized = [t for t in plan.tensors if t.treatment.action is Action.QUANTIZE and not t.tied_to]
-    without = [t.name for t in quantized if not t.treatment.calibrated]
+    without = [t.name for t in quantized if not t.treatment.weighed]
     if without:
         more = f" and {len(without) - 3} more" if len(without) > 3 else ""
         message = f"{len(without)} of {len(quantized)} tensors are quantized without calibration: "

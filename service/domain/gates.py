@@ -16,14 +16,18 @@ class Fallback(Wire):
     A tensor whose SQNR or cosine is below the gate is quantized again at the next width of `ladder`
     (2, 4, 8 unless said) and, failing that, kept raw. `on_miss: fail` ends the job instead, with
     nothing published. An artifact whose quantized tensors have a mean cosine below
-    `min_mean_cosine` (the profile's unless said) is not published either. `enabled: false` records
-    the errors without acting on them.
+    `min_mean_cosine` (the profile's unless said) is not published either. Of a calibrated tensor
+    `max_rho` bounds the relative squared error of the layer's output, `max_group_rho` the same in the
+    time group where it is largest; neither is asked unless said. `enabled: false` records the errors
+    without acting on them.
     """
 
     enabled: bool = True
     min_sqnr_db: Annotated[float, Field(ge=0, le=200)] | None = None
     min_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
     min_mean_cosine: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_rho: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_group_rho: Annotated[float, Field(gt=0, le=1)] | None = None
     ladder: Annotated[tuple[Bits, ...], Field(min_length=1, max_length=4)] | None = None
     on_miss: OnMiss = "climb"
 
@@ -51,6 +55,8 @@ class Gate(BaseModel):
     on_miss: OnMiss = Field(default="climb", exclude_if=lambda value: value == "climb")
     # Of the whole artifact. Gates of before it was asked have none.
     min_mean_cosine: float = Field(default=0.0, exclude_if=lambda value: value == 0)
+    max_rho: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    max_group_rho: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 def resolve_gate(asked: Fallback, profile: Profile, bits: Bits) -> Gate:
@@ -62,6 +68,8 @@ def resolve_gate(asked: Fallback, profile: Profile, bits: Bits) -> Gate:
         min_cosine=default.cosine if asked.min_cosine is None else asked.min_cosine,
         on_miss=asked.on_miss,
         min_mean_cosine=profile.min_mean_cosine if mean is None else mean,
+        max_rho=asked.max_rho,
+        max_group_rho=asked.max_group_rho,
     )
 
 

@@ -221,7 +221,8 @@ class TensorRow:
     """A tensor as planned or finished, as the ledger and the API show it.
 
     metrics  relmse, sqnr_db, cosine, max_abs_error of the stored form (None where not measured), and
-             rho, the relative error of the layer's output, where it was calibrated
+             rho, the relative error of the layer's output, where it was calibrated; where that tells
+             times apart, also worst_group, the time bin with the largest rho, and worst_group_rho
     history  for a FALLBACK, what was tried: [{bits, sqnr_db, cosine}], narrowest first
     output   which of the job's outputs the row is about, from 0
     """
@@ -262,6 +263,8 @@ class PieceError:
     """Error sums of the rows of one tensor that one unit stored (see kernels.fidelity).
 
     out_w2, out_e2  squares of the layer's output and of its error on the calibration's inputs; 0 without
+    group_sums      of the same error and output in each time bin of the calibration: error, output, error, ...;
+                    () where it has but one, at most twice 64
     """
 
     tensor: int
@@ -275,13 +278,14 @@ class PieceError:
     stored_bytes: int
     out_w2: float = 0.0
     out_e2: float = 0.0
+    group_sums: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateError:
     """Error sums of one way to store the rows of a tensor that one unit holds (see
-    kernels.fidelity), of the weights and, where calibrated, of the layer's output. `candidate` is
-    its number in the output's budget."""
+    kernels.fidelity), of the weights and, where calibrated, of the layer's output; `group_sums` only
+    where the gate bounds the worst time group. `candidate` is its number in the output's budget."""
 
     output: int
     tensor: int
@@ -294,6 +298,7 @@ class CandidateError:
     count: int
     out_w2: float = 0.0
     out_e2: float = 0.0
+    group_sums: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,19 @@ class Plan:
         """What the model is taken for, and why."""
         return decide(self.recipe.modality, self.catalog.looks)
 
+    def measured_sensitivities(self) -> dict[str, float]:
+        """How much tensors' errors cost, by name, as far as a budget goes by the calibration file."""
+        recipe, index = self.recipe, self.catalog.calibration
+        if recipe.budget is None or recipe.budget.sensitivities == "priors":
+            return {}
+        if recipe.calibration is None or index is None:
+            return {}
+        return {
+            tensor.name: found.sensitivity
+            for tensor in self.tensors
+            if (found := index.weights.get(tensor.name)) and found.sensitivity is not None
+        }
+
     def payload_bytes(self) -> int:
         """Codes, scales, minima and raw tensors, summed over all parts."""
         return sum(

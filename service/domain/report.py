@@ -73,7 +73,7 @@ def render(
         "counts": _counts(rows),
         "quality": quality(rows),
         "worst": worst(rows, WORST_TOLD),
-        "budget": _budget(plan.recipe, totals["parameters"]),
+        "budget": _budget(plan, totals["parameters"]),
     }
     told = _report(rows, summary) | _candidates(plan.recipe)
     if activations is not None:
@@ -183,6 +183,7 @@ def _report(rows: Sequence[TensorRow], summary: dict[str, Any]) -> dict[str, Any
         "format_version": FORMAT_VERSION,
         "summary": summary,
         "worst": worst(rows, WORST_LISTED),
+        **_worst_groups(rows),
         "escalations": escalations(rows),
         "tensors": [_report_entry(row) for row in rows],
     }
@@ -203,13 +204,30 @@ def worst(rows: Sequence[TensorRow], count: int) -> list[str]:
     return [row.name for row in scored[:count]]
 
 
-def _budget(recipe: ResolvedRecipe, parameters: int) -> dict[str, Any] | None:
-    """What was to be kept to, and what the choice of widths was worth."""
+def _worst_groups(rows: Sequence[TensorRow]) -> dict[str, Any]:
+    """The time groups in which a layer's output suffers most, worst first; nothing where no
+    calibration tells times apart."""
+    found = [
+        (rho, row.name, row.metrics["worst_group"])
+        for row in rows
+        if row.metrics and (rho := row.metrics.get("worst_group_rho")) is not None
+    ]
+    found.sort(key=lambda entry: -entry[0])
+    told = [
+        {"tensor": name, "group": group, "rho": rho} for rho, name, group in found[:WORST_LISTED]
+    ]
+    return {"worst_groups": told} if told else {}
+
+
+def _budget(plan: Plan, parameters: int) -> dict[str, Any] | None:
+    """What was to be kept to, by how many measured sensitivities, and what the choice of widths was worth."""
+    recipe = plan.recipe
     if recipe.budget is None or recipe.allocation is None:
         return None
     made = recipe.allocation
     return {
         "bytes": recipe.budget.limit(parameters),
+        "measured_sensitivities": len(plan.measured_sensitivities()),
         "loss": _digits(made.loss),
         "price": _digits(made.price),
     }
@@ -279,6 +297,7 @@ def _calibration(plan: Plan) -> dict[str, Any]:
             "size": index.size,
             "etag": index.etag,
             "samples": index.samples,
+            **({"domain": index.domain, "edges": index.edges} if index.tells_times else {}),
         }
     }
 

@@ -12,6 +12,7 @@ and are fitted to no model.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -49,6 +50,25 @@ def priors(tensors: Sequence[tuple[str, Role]]) -> list[float]:
     """a_l of each tensor, from all names and roles of the model."""
     last = _ends(name for name, _ in tensors)
     return [_prior(name, role, last) for name, role in tensors]
+
+
+def sensitivities(
+    tensors: Sequence[tuple[str, Role]], measured: Mapping[str, float]
+) -> list[float]:
+    """a_l of each tensor: measured where it was, else its prior, in the units of what was measured
+    (by the geometric mean of measured over prior)."""
+    guessed = priors(tensors)
+    pairs = [
+        (measured[name], prior)
+        for (name, _), prior in zip(tensors, guessed, strict=True)
+        if name in measured
+    ]
+    if not pairs:
+        return guessed
+    unit = math.exp(math.fsum(math.log(a / prior) for a, prior in pairs) / len(pairs))
+    return [
+        measured.get(name, prior * unit) for (name, _), prior in zip(tensors, guessed, strict=True)
+    ]
 
 
 def _prior(name: str, role: Role, last: Mapping[str, int]) -> float:

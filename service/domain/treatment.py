@@ -67,6 +67,11 @@ class Treatment:
             return "raw"
         return "sym_s" if self.symmetric else METHODS[self.method].codec
 
+    @property
+    def weighed(self) -> bool:
+        """Whether errors count by what was measured of the inputs, not only the output's is told."""
+        return self.calibrated and self.method is not None and METHODS[self.method].importance
+
     def at_width(self, bits: int) -> Treatment:
         """The same at another width; where the method has no such codes, by the one that stands in."""
         if self.method is None:
@@ -168,7 +173,8 @@ def with_measured(
     if measured is None:
         why = "not calibrated: the file has nothing of it"
     elif how.method is None or not METHODS[how.method].importance:
-        why = f"not calibrated: {how.method} counts all inputs the same"
+        why = f"measured by its output, not weighed: {how.method} counts all inputs the same"
+        how = replace(how, calibrated=True)
     else:
         how = _calibrated(tensor, calibration, measured)
         return replace(tensor, treatment=_smoothed(tensor, how, smoothing))

@@ -62,12 +62,14 @@ class ModalityOut(Out):
 class PlannedBudget(Out):
     """What a budget leaves room for. While `estimate` is true, widths and sizes are what Gaussian
     weights would get: a job measures the errors of all candidates, for which it reads
-    `read_twice_bytes` of the source once more, and then decides."""
+    `read_twice_bytes` of the source once more, and then decides. The sensitivities of
+    `measured_sensitivities` tensors are those of the calibration file, the others are priors."""
 
     bytes: int
     estimate: bool
     candidates: list[Candidate]
     measured_tensors: int
+    measured_sensitivities: int = 0
     read_twice_bytes: int
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from arrowquant.calibration.accumulate import Accumulator
 from arrowquant.calibration.bins import bin_of
 from arrowquant.calibration.digests import digests
-from arrowquant.calibration.index import Index, Weight
+from arrowquant.calibration.index import Index, Sensitivity, Weight
 from arrowquant.calibration.writer import CalibrationWriter
 
 EDGES = (0.0, 250.0, 500.0, 1000.0)
@@ -38,6 +38,7 @@ def write(
     times: NDArray[np.float64] | None = None,
     branch: str = "",
     model: str = "tiny",
+    sensitive: Mapping[str, tuple[float, int]] | None = None,
 ) -> Index:
     """A file of what was fed into each weight.
 
@@ -45,6 +46,7 @@ def write(
     weights  their bytes, for the digests; without them they are not bound
     shared   further weights that an input feeds
     times    of each row, in EDGES; None: no time
+    sensitive  sensitivity and runs, by the weight's name
     """
     held = {}
     names: dict[str, Weight] = {}
@@ -55,7 +57,8 @@ def write(
         held[name] = made
         for one in [name, *(shared or {}).get(name, ())]:
             bound = () if weights is None else digests(memoryview(weights[one]))
-            names[one] = Weight(one, f"{name}#in", bound)
+            told = (sensitive or {}).get(one)
+            names[one] = Weight(one, f"{name}#in", bound, told and Sensitivity(*told))
     index = Index(
         inputs=tuple(made.entry() for made in held.values()),
         weights=names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from arrowquant.calibration.accumulate import Accumulator
 from arrowquant.calibration.bins import bin_of, edges_between
 from arrowquant.calibration.checking import describe
 from arrowquant.calibration.digests import Checker, digests
+from arrowquant.calibration.index import Index, Input, Sensitivity, Weight, parse
 from arrowquant.calibration.merge import merge
 from arrowquant.calibration.reader import CalibrationFile
 from arrowquant.calibration.statistics import Samples, Stats, add_samples, add_stats
@@ -316,3 +318,39 @@ def test_what_cannot_be_merged(tmp_path: Path, what: str) -> None:
         merge([tmp_path / "a.arrow", tmp_path / "b.arrow"], tmp_path / "c.arrow")
     assert failure.value.code == "calibration_mismatch"
     assert not (tmp_path / "c.arrow").exists()
+
+
+def test_sensitivities_are_read_back_and_merged_by_their_runs(tmp_path: Path) -> None:
+    """A shard without them takes nothing away; the order does not matter."""
+    known = [{"a.weight": (2.0, 1)}, {"a.weight": (8.0, 2), "b.weight": (0.5, 4)}, None]
+    paths = []
+    for seed, told in enumerate(known):
+        paths.append(tmp_path / f"{seed}.arrow")
+        calibrations.write(
+            paths[-1],
+            {"a.weight": rows(seed)},
+            shared={"a.weight": ["b.weight"]},
+            seed=seed,
+            sensitive=told,
+        )
+    for order in (paths, paths[::-1]):
+        merged = merge(order, tmp_path / "sum.arrow")
+        with CalibrationFile.open(tmp_path / "sum.arrow") as file:
+            assert file.index.weights == merged.weights
+            found = {name: w.sensitivity for name, w in file.index.weights.items()}
+        assert found == {"a.weight": Sensitivity(6.0, 3), "b.weight": Sensitivity(0.5, 4)}
+    assert describe(tmp_path / "sum.arrow", None)["sensitivities"] == 2
+    assert describe(paths[2], None)["sensitivities"] == 0
+
+
+@pytest.mark.parametrize(
+    "told", [3.0, [1.0], [0.0, 1], [-1.0, 1], [float("inf"), 1], [1.0, 0], [1.0, True], ["1", 1]]
+)
+def test_a_sensitivity_that_cannot_be(told: Any) -> None:
+    index = Index((Input("x", 8),), {"a": Weight("a", "x")})
+    value = json.loads(index.dump())
+    parse(json.dumps(value).encode())
+    value["weights"]["a"]["sensitivity"] = told
+    with pytest.raises(CalibrationError, match="sensitivity") as failure:
+        parse(json.dumps(value).encode())
+    assert failure.value.code == "invalid_calibration"

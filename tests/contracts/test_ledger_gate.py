@@ -26,6 +26,7 @@ def test_errors_come_together_when_every_unit_has_measured(bench: Bench) -> None
 def test_error_sums_are_kept_to_the_last_bit(bench: Bench) -> None:
     bench.plan([unit(0)])
     odd = PieceError(0, 4, 0.1 + 0.2, 1e-300, -1 / 3, 2.0**80, float("inf"), 2**40, 2**41)
+    odd = replace(odd, group_sums=(0.1 + 0.2, 5e-324, float("inf"), 2.0**80))
     assert bench.ledger.unit_errors(bench.take(), [odd]) == {0: [odd]}
 
 

@@ -121,7 +121,9 @@ def test_jobs_from_before_several_outputs(older: tuple[str, Older], clock: HandC
         places = connection.execute(sa.text("SELECT sha256, job_id FROM places")).all()
     assert set(found) == {(job, seq) for job in (ENDED, HALF) for seq in range(2)}
     empty = dict.fromkeys(SUMS)
-    since = {"out_w2": None, "out_e2": None}  # of jobs with calibration, which there were none of
+    since = dict.fromkeys(
+        ("out_w2", "out_e2", "group_sums")
+    )  # of jobs with calibration, which there were none of
     for (job, seq), row in found.items():
         sums = empty if (job, seq) == (HALF, 1) else SUMS
         assert row == {"job_id": job, "output": 0, "tensor": seq, "seq": seq} | sums | since

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
 import arrowquant
 from service.domain.job import JobState
 from tests import weights
+from tests.client import calibrations
 from tests.e2e.deployment import Deployment, Worker
 from tests.servers import RedisServer, S3Server
 from tests.workers.runs import begin, close_all, digests, finish
@@ -58,6 +60,26 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return _parts_only(digests(folder / "out"))
 
 
+def _calibration(path: Path) -> Path:
+    """Of some layers, whose inputs change with time; sensitivities of two."""
+    names = [f"blocks.{number}.mlp.fc1.weight" for number in range(8)]
+    rng = np.random.default_rng(1)
+    scale = np.geomspace(0.1, 10, 1024, dtype=np.float32)
+    seeds = range(1, 9)  # as in the fixture
+    bound = {
+        name: weights.bfloat16(weights.gaussian((4096, 1024), seed))[1].tobytes()
+        for seed, name in zip(seeds, names, strict=True)
+    }
+    calibrations.write(
+        path,
+        {name: rng.normal(size=(64, 1024)).astype(np.float32) * scale for name in names},
+        weights=bound,
+        times=np.linspace(0, 999, 64),
+        sensitive={names[0]: (3.0, 2), names[1]: (0.02, 2)},
+    )
+    return path
+
+
 def _parts_only(files: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if name.endswith(".arrow")}
 
@@ -79,22 +101,29 @@ def _claims(workers: list[Worker]) -> int:
     return sum(worker.events("quantize:").count("unit_claimed") for worker in workers)
 
 
+@pytest.mark.parametrize("calibrated", [False, True], ids=["weights", "outputs"])
 def test_a_worker_killed_while_it_measures(
     deploy: Callable[..., Deployment],
     s3_server: S3Server,
     s3_bucket: str,
     model: Path,
     tmp_path: Path,
+    calibrated: bool,
 ) -> None:
-    """SIGKILL while a budget is analyzed: the same widths and bytes as of a quiet run."""
+    """SIGKILL while a budget is analyzed: the same widths and bytes as of a quiet run, by the errors of
+    weights, or of outputs where there is a calibration file."""
     ways = [{"bits": 2}, {"bits": 4}]
     budget = {"bits_per_weight": 4.0, "candidates": ways}
-    recipe = {"group_size": 64, "budget": budget}
+    recipe: dict[str, Any] = {"group_size": 64, "budget": budget}
+    file = _calibration(tmp_path / "c.arrow") if calibrated else None
     s3_server.client().upload_file(str(model), s3_bucket, "in/model.safetensors")
+    if file is not None:
+        s3_server.client().upload_file(str(file), s3_bucket, "calib/c.arrow")
+        named = {"calibration": {"connection": "models", "key": "calib/c.arrow"}}
     deployment = deploy()
     [worker] = deployment.workers
     with deployment.client() as client:
-        job = client.submit(BODY | {"recipe": recipe})
+        job = client.submit(BODY | {"recipe": recipe | (named if calibrated else {})})
         for kills in range(2):
             end = time.monotonic() + 120
             while worker.events("analyze:").count("unit_claimed") <= 3 * kills:
@@ -103,7 +132,7 @@ def test_a_worker_killed_while_it_measures(
             worker.kill()
             assert client.get(job["id"])["phase"] == "ANALYZING"
             worker.start()
-        quiet = begin(tmp_path, model, tmp_path / "quiet", **recipe)
+        quiet = begin(tmp_path, model, tmp_path / "quiet", measured=file, **recipe)
         assert finish(quiet).state is JobState.SUCCEEDED
         done = client.wait(job["id"], timeout=240)
         assert done["state"] == "SUCCEEDED"

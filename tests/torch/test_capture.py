@@ -246,3 +246,86 @@ def test_what_cannot_be_captured_is_said(tmp_path: Path) -> None:
         held.at([0.1, 0.2, 0.3])
         with pytest.raises(ValueError, match="batch of 4"):
             choosing(torch.ones(4, 4), True)
+
+
+class Chain(torch.nn.Module):
+    """Two linear maps and nothing between; one that nobody calls."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(width, width)
+        self.last = torch.nn.Linear(width, 6)
+        self.unused = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"sample": self.last(self.first(x))}
+
+
+def test_sensitivities_are_what_noise_does_to_the_output(tmp_path: Path) -> None:
+    """Of linear maps known in closed form: with noise D of independent elements and B the map after it,
+    E|B D x|^2 / E|D x|^2 = |B|^2 / rows."""
+    torch.manual_seed(3)
+    net = Chain().eval()
+    x = torch.randn(32, 16)
+    with torch.no_grad():
+        for layer in (net.first, net.last):
+            layer.bias.zero_()
+        hidden = net.first(x).double()
+        output = net.last(hidden.float()).double()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with arrowquant.torch.capture(net) as seen:
+        with torch.no_grad():
+            net(x)
+        found = seen.sensitivities(net, [x[:16], x[16:]], draws=60, size=0.01)
+        again = seen.sensitivities(net, [x[:16], x[16:]], draws=60, size=0.01)
+    assert again == found
+    assert set(found) == {"first.weight", "last.weight"}
+    assert found["last.weight"] == pytest.approx(1.0, rel=1e-5)
+    b = net.last.weight.detach().double()
+    expected = b.square().sum() / 16 * hidden.square().sum() / output.square().sum()
+    assert found["first.weight"] == pytest.approx(float(expected), rel=0.1)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert seen.samples == 32  # what was run for it is not captured
+    index = seen.save(tmp_path / "c.arrow")
+    with CalibrationFile.open(tmp_path / "c.arrow") as file:
+        assert file.index.weights == index.weights
+        told = file.index.weights["first.weight"].sensitivity
+        assert told is not None
+        assert (told.value, told.runs) == (found["first.weight"], 120)
+        assert file.stats("first#in").total() == 32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sensitivities_of_attention_and_convolutions(dtype: torch.dtype) -> None:
+    """Biases are no part of a layer's error; hooks are gone afterwards and weights as they were, even if a
+    run fails."""
+    net = model().to(dtype)
+    x, t = batch(5)
+    batches = [(x.to(dtype), t.to(dtype))]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with arrowquant.torch.capture(net) as seen:
+        with torch.no_grad():
+            net(*batches[0])
+        found = seen.sensitivities(lambda one: net(*one), batches, draws=8)
+        assert found["out.weight"] == pytest.approx(1.0, rel=0.02)
+        # What scales attention's logits moves less than what passes through it.
+        assert found["q.weight"] < found["v.weight"]
+        assert all(0 < value < 1e3 for value in found.values())
+
+        def failing(one: Any) -> Any:
+            net(*one)
+            raise RuntimeError("no more")
+
+        with pytest.raises(RuntimeError, match="no more"):
+            seen.sensitivities(failing, batches)
+        with pytest.raises(TypeError, match="not a tensor"):
+            seen.sensitivities(lambda one: 3.0, batches)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not net.out._forward_hooks
+    with (
+        arrowquant.torch.capture(net) as nothing,
+        pytest.raises(ValueError, match="capture first"),
+    ):
+        nothing.sensitivities(net, batches)

@@ -206,6 +206,39 @@ def test_time_bins_may_count_the_same(tmp_path: Path, model: Path) -> None:
     assert rho["captured"] != rho["uniform"]
 
 
+def test_several_outputs_share_what_is_read_of_the_file(
+    tmp_path: Path, model: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over each input once while weights are quantized, and once for all tables of activations."""
+    outputs = [
+        {"id": "four", "bits": 4},
+        {"id": "two", "bits": 2, "activations": {"bits": 4, "groups": 2}},
+        {"id": "blocks", "bits": 3, "method": "superblock", "activations": {"mode": "static"}},
+    ]
+    alone = {}
+    for output in outputs:
+        recipe: dict[str, Any] = {key: value for key, value in output.items() if key != "id"}
+        out = tmp_path / "alone" / str(output["id"])
+        job = begin(tmp_path, model, out, measured=measured, **recipe, **FREE)
+        assert finish(job).state is JobState.SUCCEEDED
+        alone[output["id"]] = digests(out)
+    job = begin(tmp_path, model, tmp_path / "out", measured=measured, outputs=outputs, **FREE)
+    read: list[str] = []
+    stats = CalibrationFile.stats
+
+    def counted(file: CalibrationFile, name: str) -> Any:
+        read.append(name)
+        return stats(file, name)
+
+    monkeypatch.setattr(CalibrationFile, "stats", counted)
+    assert finish(job).state is JobState.SUCCEEDED
+    assert sorted(read) == sorted([f"{name}#in" for name in FED] * 2)
+    for name, files in alone.items():
+        made = digests(tmp_path / "out" / str(name))
+        for file in ("part-00000.arrow", "activations.arrow"):
+            assert made[file] == files[file], (name, file)
+
+
 @pytest.mark.parametrize("chunk", [4 * 2**20, 4096])
 def test_other_bytes_are_refused(
     tmp_path: Path, model: Path, measured: Path, chunk: int, monkeypatch: pytest.MonkeyPatch

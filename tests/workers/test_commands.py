@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from arrowquant.cli.app import app
 from tests import weights
+from tests.client import calibrations
 from workers import kernel_cache
 
 
@@ -29,7 +31,7 @@ def model(tmp_path: Path) -> Path:
     return weights.write(tmp_path / "model" / "m.safetensors", tensors).parent
 
 
-def run(*words: str | Path, code: int) -> Result:
+def run(*words: str | Path | float, code: int) -> Result:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == code, result.output + repr(result.exception)
     assert "Traceback" not in result.output
@@ -139,6 +141,33 @@ def test_a_budget_in_bits_per_weight_or_bytes(model: Path) -> None:
     assert "error[budget_infeasible]" in stderr
     assert "bits per weight" in stderr
     run("quantize", model, "out", "--budget", "60", code=0)
+
+
+def test_gates_ladder_search_and_activations(model: Path) -> None:
+    """What a recipe file says, and options before it."""
+    Path("recipe.json").write_text(
+        json.dumps({"fallback": {"min_cosine": 0.1, "max_rho": 0.5}, "activations": {"groups": 3}})
+    )
+    gate = ("--min-cosine", 0.9, "--min-mean-cosine", 0.8, "--max-group-rho", 0.25)
+    others = ("--ladder", "2,3,8", "--search", "--activations", "static", "--budget", "60")
+    x = np.random.default_rng(1).normal(size=(64, 64)).astype(np.float32)
+    w = weights.gaussian((64, 64), 1).tobytes()
+    calibrations.write(Path("c.arrow"), {"a.weight": x}, weights={"a.weight": w})
+    words = ("plan", model, "--calibration", "c.arrow", "--json")
+    told = run(*words, "--recipe", "recipe.json", *gate, *others, code=0).stdout
+    recipe = json.loads(told)["recipe"]
+    bounds = {name: recipe["gate"][name] for name in ("min_cosine", "min_mean_cosine")}
+    assert bounds == {"min_cosine": 0.9, "min_mean_cosine": 0.8}
+    assert (recipe["gate"]["max_rho"], recipe["gate"]["max_group_rho"]) == (0.5, 0.25)
+    assert recipe["ladder"] == [2, 3, 8]
+    assert recipe["budget"]["search"]["evaluations"] == 5000
+    assert recipe["activations"]["mode"] == "static"
+    told = run(*words, "--activations", "6", "--max-rho", 0.1, code=0).stdout
+    recipe = json.loads(told)["recipe"]
+    assert (recipe["gate"]["max_rho"], recipe["activations"]["bits"]) == (0.1, 6)
+    assert "--search needs a budget" in run("plan", model, "--search", code=2).stderr
+    assert "is no list of widths" in run("plan", model, "--ladder", "two", code=2).stderr
+    assert "activations.mode" in run("plan", model, "--activations", "odd", code=2).stderr
 
 
 def test_the_modality_and_its_evidence(model: Path) -> None:

@@ -45,48 +45,43 @@ class Table:
     summary: dict[str, Any]
 
 
-class _Source:
-    """Inputs of a calibration file by time, those that were read first kept in memory."""
+class Source:
+    """Inputs of a calibration file by time, those that were read first kept in memory: for all tables that
+    are made of it."""
 
-    def __init__(
-        self,
-        file: CalibrationFile,
-        how: Activations,
-        weighting: Weighting,
-        pause: Callable[[], None],
-    ) -> None:
-        self._file, self._how, self._weighting, self._pause = file, how, weighting, pause
-        self._kept: dict[tuple[str, str], Timed | None] = {}
+    def __init__(self, file: CalibrationFile, weighting: Weighting) -> None:
+        self.file, self._weighting = file, weighting
+        self._kept: dict[tuple[str, str | None], Timed | None] = {}
         self._held = 0
-        index = file.index
-        self.times = index.bins
-        self.branches: tuple[str | None, ...] = index.branches if how.per_branch else (None,)
+        self.times = file.index.bins
 
-    def of(self, name: str) -> Iterator[tuple[str, Timed]]:
+    def of(
+        self, name: str, pause: Callable[[], None], *, per_branch: bool
+    ) -> Iterator[tuple[str, Timed]]:
         """An input's branches, or '' for all together."""
-        if (name, self.branches[0] or "") not in self._kept:
-            self._pause()
-            stats = self._file.stats(name)
-            omega = self._file.index.omega
+        index = self.file.index
+        branches: tuple[str | None, ...] = index.branches if per_branch else (None,)
+        if (name, branches[0]) in self._kept:
+            found = {branch: self._kept[name, branch] for branch in branches}
+        else:
+            pause()
+            stats = self.file.stats(name)
             found = {
-                branch or "": timed(stats, self.times, self._weighting, omega, branch)
-                for branch in self.branches
+                branch: timed(stats, self.times, self._weighting, index.omega, branch)
+                for branch in branches
             }
             size = sum(seen.nbytes for seen in found.values() if seen is not None)
             if self._held + size <= KEPT_BYTES:
                 self._held += size
                 self._kept |= {(name, branch): seen for branch, seen in found.items()}
-        else:
-            found = {b or "": self._kept[name, b or ""] for b in self.branches}
-        yield from ((branch, seen) for branch, seen in found.items() if seen is not None)
+        yield from ((branch or "", seen) for branch, seen in found.items() if seen is not None)
 
 
 def make(
-    file: CalibrationFile,
+    source: Source,
     layers: Sequence[str],
     how: Activations,
     most: int,
-    weighting: Weighting,
     pause: Callable[[], None],
     *,
     divided: bool = False,
@@ -99,15 +94,20 @@ def make(
     divided a runtime divides inputs by factors before they are quantized, where a tensor has any: the table
             says so, and its static ranges are those of inputs before that
     """
-    index = file.index
+    file, index = source.file, source.file.index
     inputs = {name: index.weights[name].input for name in layers}
-    source = _Source(file, how, weighting, pause)
     unique = dict.fromkeys(inputs.values())
     choice = choose(
-        (seen for name in unique for _, seen in source.of(name)), source.times, how, most
+        (seen for name in unique for _, seen in source.of(name, pause, per_branch=how.per_branch)),
+        source.times,
+        how,
+        most,
     )
     fitted = {
-        name: [(branch, _fit(seen, choice, how)) for branch, seen in source.of(name)]
+        name: [
+            (branch, _fit(seen, choice, how))
+            for branch, seen in source.of(name, pause, per_branch=how.per_branch)
+        ]
         for name in unique
     }
     if not any(fitted.values()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,16 @@ from service.domain.treatment import TensorPlan
 from workers.activations import table
 from workers.activations.table import Table
 from workers.calibration.moments import read_moments
+from workers.memory import KEPT_INPUTS
 from workers.spatial.smoothing import Look, factors
 from workers.stages.gptq import Moments
 from workers.stages.ranged import Ranged
 
-_KEPT = 4  # inputs whose figures are kept: what a tensor and its neighbours share
+
+class _Kept(NamedTuple):
+    importance: NDArray[np.float32]
+    mean: NDArray[np.float32] | None
+    groups: NDArray[np.float32] | None
 
 
 class Measured:
@@ -43,8 +48,9 @@ class Measured:
             self._file = CalibrationFile(Ranged(store, info), info.size)
         except CalibrationError as error:
             raise self._told(error) from None
-        self._kept: OrderedDict[str, tuple[NDArray[np.float32], NDArray[np.float32] | None]]
-        self._kept = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._source: table.Source | None = None
+        self._read: tuple[str, Stats] | None = None
         self._moments: tuple[tuple[str, int], Moments] | None = None
 
     def __enter__(self) -> Self:
@@ -71,9 +77,9 @@ class Measured:
         histograms of theirs."""
         known = [name for name in layers if name in self._file.index.weights]
         try:
-            return table.make(
-                self._file, known, how, most, self._how.weighting, pause, divided=divided
-            )
+            if self._source is None:
+                self._source = table.Source(self._file, self._how.weighting)
+            return table.make(self._source, known, how, most, pause, divided=divided)
         except CalibrationError as error:
             raise self._told(error) from None
 
@@ -89,16 +95,24 @@ class Measured:
             stats = self._stats(name)
             square = stats.mean_square(self._how.weighting, self._file.index.omega)
             mean = stats.mean(self._how.weighting, self._file.index.omega)
-            self._kept[name] = _single(square), None if mean is None else _single(mean)
-            while len(self._kept) > _KEPT:
+            self._kept[name] = _Kept(
+                _single(square), None if mean is None else _single(mean), self._groups(stats)
+            )
+            while len(self._kept) > KEPT_INPUTS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(name)
-        return self._kept[name][0]
+        return self._kept[name].importance
+
+    def groups(self, weight: str) -> NDArray[np.float32] | None:
+        """E[x^2] of every channel in each time bin, float32 (bins, cols), zeros in one that was not seen;
+        None where the file tells fewer than two apart. All branches of guidance together."""
+        self.importance(weight)
+        return self._kept[self._file.index.weights[weight].input].groups
 
     def mean(self, weight: str) -> NDArray[np.float32]:
         """E[x] of every channel, float32 (cols,), finite."""
         self.importance(weight)
-        mean = self._kept[self._file.index.weights[weight].input][1]
+        mean = self._kept[self._file.index.weights[weight].input].mean
         assert mean is not None  # planning asked the index
         return mean
 
@@ -127,11 +141,19 @@ class Measured:
             self._moments = (name, block), made
         return self._moments[1]
 
+    def _groups(self, stats: Stats) -> NDArray[np.float32] | None:
+        bins = self._file.index.bins
+        return None if bins < 2 else _single(stats.bin_squares(bins))
+
     def _stats(self, name: str) -> Stats:
-        try:
-            return self._file.stats(name)
-        except CalibrationError as error:
-            raise self._told(error) from None
+        """The sums over an input; kept for whoever asks for the same next."""
+        if self._read is None or self._read[0] != name:
+            self._read = None  # before the next ones take as much
+            try:
+                self._read = name, self._file.stats(name)
+            except CalibrationError as error:
+                raise self._told(error) from None
+        return self._read[1]
 
     def _told(self, error: CalibrationError) -> Exception:
         found = invalid(error.detail, self._key)

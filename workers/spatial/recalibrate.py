@@ -43,7 +43,12 @@ def recalibrate(calibration: Path, folder: Path, columns: Mapping[str, Vector], 
             for number, (part, names) in enumerate(_parts(file, entry, mine, columns)):
                 named = entry.id if number == 0 else f"{entry.id}/{number}"
                 parts.append(replace(part, entry=replace(part.entry, id=named)))
-                weights |= {n: Weight(n, named, bound.get(n, _digests(file, n))) for n in names}
+                weights |= {
+                    n: replace(
+                        file.index.weights[n], input=named, sha256=bound.get(n, _digests(file, n))
+                    )
+                    for n in names
+                }
         index = _index(file.index, parts, weights)
         with CalibrationWriter(path, index) as writer:
             for part in parts:

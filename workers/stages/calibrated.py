@@ -23,12 +23,28 @@ class Inputs:
     mean        float32 (cols,), E[x], to correct the bias
     moments     for GPTQ
     factors     float32 (cols,), what columns are multiplied by where they are smoothed
+    groups      float32 (bins, cols), E[x^2] in each time bin, where there are several
     """
 
     importance: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float32] | None = None
     moments: Moments | None = None
     factors: npt.NDArray[np.float32] | None = None
+    groups: npt.NDArray[np.float32] | None = None
+
+
+def group_sums(
+    matrix: npt.NDArray[np.generic],
+    dtype: methods.Dtype,
+    values: npt.NDArray[np.float32],
+    groups: npt.NDArray[np.float32] | None,
+    threads: int,
+) -> npt.NDArray[np.float64] | None:
+    """Error and energy of the layer's output in each time bin, float64 (bins, 2); None without bins."""
+    if groups is None:
+        return None
+    w = kernels.widen(matrix, dtype)
+    return kernels.group_sums(kernels.column_energies(w, values, threads), groups)
 
 
 def fit(weights: Weights, tensor: TensorPlan, inputs: Inputs) -> Fitted:

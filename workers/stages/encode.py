@@ -19,15 +19,17 @@ from workers.stages.methods import Dtype, Range, Weights
 
 _LARGEST = 3e38
 
-Importance = npt.NDArray[np.float32]
-
 
 class Encoding(NamedTuple):
-    """What a tile became, the errors of its weights, and of the layer's output where it is known."""
+    """What a tile became, the errors of its weights, and of the layer's output where it is known.
+
+    groups  error and energy of the output in each time bin, float64 (bins, 2), where there are several
+    """
 
     stored: StoredTile
     errors: kernels.ErrorSums
     output: kernels.ErrorSums | None
+    groups: npt.NDArray[np.float64] | None = None
 
 
 def encode_tile(
@@ -46,10 +48,10 @@ def encode_tile(
     Raises       non_finite_weights, naming the tensor and the index in its own shape
     """
     dtype = cast(Dtype, tensor.source.dtype)
-    importance = None if inputs is None else inputs.importance
     try:
         if tensor.rotated:
-            return _encode_rotated(tensor, matrix, value_range, threads, importance)
+            return _encode_rotated(tensor, matrix, value_range, threads, inputs)
+        importance = None if inputs is None else inputs.importance
         weights = Weights(matrix, dtype, importance, value_range, threads)
         if inputs is None:
             stored, errors, weighted = methods.fit(weights, tensor.treatment)
@@ -57,7 +59,24 @@ def encode_tile(
             stored, errors, weighted = calibrated.fit(weights, tensor, inputs)
     except kernels.NonFiniteWeights as error:
         raise _non_finite(tensor, tile, error) from None
-    return Encoding(_with_rho(stored, weighted), errors, weighted)
+    groups = None
+    if inputs is not None and (weighted is None or inputs.groups is not None):
+        values = np.empty(matrix.shape, np.float32)
+        methods.values(stored, tensor, threads, values)
+        weighted = weighted or _weighted(matrix, dtype, values, inputs, threads)
+        groups = calibrated.group_sums(matrix, dtype, values, inputs.groups, threads)
+    return Encoding(_with_rho(stored, weighted), errors, weighted, groups)
+
+
+def _weighted(
+    matrix: npt.NDArray[np.generic],
+    dtype: Dtype,
+    values: npt.NDArray[np.float32],
+    inputs: Inputs,
+    threads: int,
+) -> kernels.ErrorSums:
+    importance = inputs.importance
+    return kernels.measure(matrix, values, dtype=dtype, weights=importance, threads=threads)
 
 
 def _encode_rotated(
@@ -65,12 +84,13 @@ def _encode_rotated(
     matrix: npt.NDArray[np.generic],
     value_range: Range | None,
     threads: int,
-    importance: Importance | None,
+    inputs: Inputs | None,
 ) -> Encoding:
     """The errors on record are those of the weights turned back, as readers give them."""
     turned, block = _turned(tensor, matrix, threads)
     spread = None
-    if importance is not None:
+    if inputs is not None:
+        importance = inputs.importance
         # Of inputs without correlation, H D spreads the sum of each block over all of its channels.
         spread = np.repeat(importance.reshape(-1, block).mean(1, dtype=np.float32), block)
     weights = Weights(turned, "F32", spread, value_range, threads)
@@ -79,11 +99,12 @@ def _encode_rotated(
     kernels.unrotate(turned, ROTATION_SEED, block, threads)
     dtype = cast(Dtype, tensor.source.dtype)
     errors = kernels.measure(matrix, turned, dtype=dtype, threads=threads)
-    weighted = None
-    if importance is not None:
-        weighted = kernels.measure(matrix, turned, dtype=dtype, weights=importance, threads=threads)
+    weighted, groups = None, None
+    if inputs is not None:
+        weighted = _weighted(matrix, dtype, turned, inputs, threads)
+        groups = calibrated.group_sums(matrix, dtype, turned, inputs.groups, threads)
     stored = replace(stored, relmse=errors.rel_mse)
-    return Encoding(_with_rho(stored, weighted), errors, weighted)
+    return Encoding(_with_rho(stored, weighted), errors, weighted, groups)
 
 
 def _with_rho(stored: StoredTile, weighted: kernels.ErrorSums | None) -> StoredTile:

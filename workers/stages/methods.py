@@ -40,7 +40,7 @@ class Weights:
 
 
 def fit(weights: Weights, how: Treatment) -> Fitted:
-    """What is stored, its errors, and the same by importance where it was given."""
+    """What is stored, its errors, and the same by importance where it was given and the method weighs."""
     assert how.method is not None
     return _FITS[how.method](weights, how)
 
@@ -88,7 +88,7 @@ def _groups(weights: Weights, how: Treatment) -> Fitted:
         symmetric=how.symmetric,
         method=cast(Literal["lsq", "minmax"], how.method),
         unbias=how.unbias,
-        weights=weights.importance,
+        weights=None if how.method == "minmax" else weights.importance,
         threads=weights.threads,
     )
     return _affine(encoded)

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 
-from kernels import ErrorSums
 from service.domain.budget import Allocated
 from service.domain.budgeting import Measured, allocated, choosable
 from service.domain.expected import ledger_rows
@@ -20,7 +19,7 @@ from service.domain.ports import Ledger
 from service.domain.treatment import TensorPlan
 from workers.job import JobContext
 from workers.lease import Lease
-from workers.steps.quantize import good_enough
+from workers.steps.quality import Quality, good_enough, whole
 
 log = structlog.get_logger(__name__)
 
@@ -57,27 +56,21 @@ def _measured(plan: Plan, errors: Sequence[CandidateError]) -> dict[tuple[int, i
         for free in choosable(plan)
         for number, way in free.ways.items()
     }
-    sums: dict[tuple[int, int], ErrorSums] = {}
-    outputs: dict[tuple[int, int], tuple[float, float]] = {}
+    pieces: dict[tuple[int, int], list[CandidateError]] = {}
     for e in errors:  # by unit: added in the same order on every run
-        key = e.tensor, e.candidate
-        part = ErrorSums(e.sum_w2, e.sum_e2, e.sum_wq, e.sum_q2, e.max_abs, e.count)
-        sums[key] = sums.get(key, ErrorSums()) + part
-        whole, lost = outputs.get(key, (0.0, 0.0))
-        outputs[key] = whole + e.out_w2, lost + e.out_e2
-    return {
-        key: Measured(
-            loss=_loss(total, *outputs[key]),
-            good=good_enough(total, plan.recipe.gate, ways[key].treatment.unbias),
-        )
-        for key, total in sums.items()
-    }
+        pieces.setdefault((e.tensor, e.candidate), []).append(e)
+    measured = {}
+    for key, some in pieces.items():
+        found = whole(some)
+        good = good_enough(found, plan.recipe.gate, ways[key].treatment.unbias)
+        measured[key] = Measured(loss=_loss(found), good=good)
+    return measured
 
 
-def _loss(weights: ErrorSums, out_w2: float, out_e2: float) -> float:
+def _loss(found: Quality) -> float:
     """rho where the layer's inputs are known, else relMSE; infinite for what is no number."""
-    found = out_e2 / out_w2 if out_w2 > 0 else weights.rel_mse
-    return found if math.isfinite(found) else math.inf
+    loss = found.errors.rel_mse if math.isnan(found.rho) else found.rho
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _dumped(allocation: Allocated | None) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
-from kernels import ErrorSums
 from service.domain.budgeting import RAW, choosable
 from service.domain.job import CandidateError
 from service.domain.outputs import JobPlan
@@ -22,9 +21,9 @@ from workers.calibration.measured import Measured as Seen
 from workers.job import JobContext
 from workers.lease import Lease
 from workers.memory import budget
-from workers.pipeline import inputs_of, prefetch
+from workers.pipeline import TensorSums, inputs_of, prefetch
 from workers.stages import clock
-from workers.stages.encode import encode_tile
+from workers.stages.encode import Encoding, encode_tile
 
 # Of a tensor: the output and number of each candidate, and the tensor stored so.
 Ways = list[tuple[int, int, TensorPlan]]
@@ -72,8 +71,6 @@ def _ways(plan: JobPlan, indices: set[int]) -> dict[int, Ways]:
 
 
 _Key = tuple[int, int, int]
-# Errors of the weights, and of the layer's output where it is known.
-_Both = tuple[ErrorSums, ErrorSums]
 
 
 def _measure(
@@ -84,7 +81,7 @@ def _measure(
     threads: int,
     memory: int | None,
     checkpoint: Callable[[int], None],
-) -> dict[_Key, _Both]:
+) -> dict[_Key, TensorSums]:
     """Error sums by output, tensor and candidate, added in the order of the tiles."""
     with context.measured(plan, unit) as seen:
         return _sums(context, plan, unit, ways, threads, memory, checkpoint, seen)
@@ -99,9 +96,10 @@ def _sums(
     memory: int | None,
     checkpoint: Callable[[int], None],
     seen: Seen | None,
-) -> dict[_Key, _Both]:
+) -> dict[_Key, TensorSums]:
     tiles = [(ways[t.tensor][0][2], t) for t in plan.tiles(unit) if t.tensor in ways]
-    sums: dict[_Key, _Both] = {}
+    sums: dict[_Key, TensorSums] = {}
+    by_time = any(spec.recipe.gate.max_group_rho is not None for spec in plan.outputs)
     stages = clock.Stages()
     fetcher = prefetch(
         context.source,
@@ -114,16 +112,14 @@ def _sums(
         for fetched in fetcher:
             index = fetched.tile.tensor
             matrix = fetched.matrix(ways[index][0][2])
-            known: dict[Treatment, _Both] = {}  # outputs may ask for the same
+            known: dict[Treatment, Encoding] = {}  # outputs may ask for the same
             for output, number, way in ways[index]:
                 if way.treatment not in known:
-                    inputs = inputs_of(seen, way, threads)
+                    inputs = inputs_of(seen, way, threads, by_time=by_time)
                     with stages.measure(clock.ENCODE, fetched.data.nbytes):
                         made = encode_tile(way, fetched.tile, matrix, None, threads, inputs)
-                    known[way.treatment] = made.errors, made.output or ErrorSums()
-                key = output, index, number
-                weights, outputs = sums.get(key, (ErrorSums(), ErrorSums()))
-                sums[key] = weights + known[way.treatment][0], outputs + known[way.treatment][1]
+                    known[way.treatment] = made
+                sums.setdefault((output, index, number), TensorSums()).add(known[way.treatment])
             nbytes = fetched.data.nbytes
             fetcher.release(fetched)
             checkpoint(nbytes)
@@ -133,9 +129,9 @@ def _sums(
     return sums
 
 
-def _error(key: _Key, both: _Both) -> CandidateError:
+def _error(key: _Key, found: TensorSums) -> CandidateError:
     output, tensor, number = key
-    sums, seen = both
+    sums, seen = found.errors, found.output
     return CandidateError(
         output=output,
         tensor=tensor,
@@ -148,4 +144,5 @@ def _error(key: _Key, both: _Both) -> CandidateError:
         count=sums.count,
         out_w2=seen.sum_w2,
         out_e2=seen.sum_e2,
+        group_sums=() if found.groups is None else tuple(found.groups.ravel().tolist()),
     )

@@ -25,7 +25,9 @@ from workers.stages.differ import Differ
 from workers.steps.activations import activations
 
 MAX_TILES_TOLD = 1000
-_METRICS = ("relmse", "sqnr_db", "cosine", "max_abs_error", "rho")
+_METRICS = (
+    "relmse", "sqnr_db", "cosine", "max_abs_error", "rho", "worst_group", "worst_group_rho",
+)  # fmt: skip
 
 
 def run(

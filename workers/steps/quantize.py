@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -10,7 +9,6 @@ from typing import Any
 
 import structlog
 
-from kernels import ErrorSums
 from service.domain.catalog import ObjectInfo
 from service.domain.errors import ArrowQuantError
 from service.domain.expected import tensor_row
@@ -28,12 +26,9 @@ from workers.lease import Lease
 from workers.memory import budget
 from workers.pipeline import Pass, TensorSums, Work, run_pass
 from workers.stages import clock
+from workers.steps.quality import Quality, bounds, good_enough, missed, shortfall, whole
 
 log = structlog.get_logger(__name__)
-
-# Without a gate only what carries nothing is refused: a code whose error is about as large as the
-# weights themselves, which is what weights beyond float16's range become.
-_USELESS_SQNR_DB = 1.0
 
 
 def run(
@@ -165,13 +160,12 @@ def _judge(
     escalated = False
     for index, pieces in ledger.unit_errors(claim, errors, output).items():
         tensor = tensors[index]
-        total = merged(pieces)
-        rho = output_error(pieces) if tensor.treatment.calibrated else None
+        found = whole(pieces)
         stored = sum(piece.stored_bytes for piece in pieces)
         quantized = tensor.treatment.action is Action.QUANTIZE
-        if quantized and not good_enough(total, plan.recipe.gate, tensor.treatment.unbias):
+        if quantized and not good_enough(found, plan.recipe.gate, tensor.treatment.unbias):
             bits = tensor.treatment.bits
-            entry = {"bits": bits, **metrics(total, rho)}
+            entry = {"bits": bits, **found.metrics(calibrated=tensor.treatment.calibrated)}
             if plan.recipe.gate.on_miss == "fail":
                 raise _too_coarse(tensor.name, entry, plan.recipe.gate, job.outputs[output].id)
             wider = next_bits(bits, plan.recipe.ladder)
@@ -179,7 +173,7 @@ def _judge(
             log.warning("tensor_escalated", tensor=tensor.name, to_bits=wider or "raw", **entry)
             escalated = True
         else:
-            row = final_row(plan.tensors[index], tensor, total, rho, stored, plan.recipe.gate)
+            row = final_row(plan.tensors[index], tensor, found, stored, plan.recipe.gate)
             rows.append(replace(row, output=output))
     return rows, escalated
 
@@ -199,72 +193,26 @@ def piece_error(tensor: TensorPlan, sums: TensorSums) -> PieceError:
         stored_bytes=sums.stored_bytes,
         out_w2=sums.output.sum_w2,
         out_e2=sums.output.sum_e2,
+        group_sums=() if sums.groups is None else tuple(sums.groups.ravel().tolist()),
     )
-
-
-def merged(pieces: Sequence[PieceError]) -> ErrorSums:
-    """Sums over a whole tensor, added in the order of its units: the same on every run."""
-    total = ErrorSums()
-    for p in pieces:
-        total += ErrorSums(p.sum_w2, p.sum_e2, p.sum_wq, p.sum_q2, p.max_abs, p.count)
-    return total
-
-
-def output_error(pieces: Sequence[PieceError]) -> float:
-    """rho = sum of squares of the output's error over that of the output; NaN where it is not known."""
-    whole = sum(piece.out_w2 for piece in pieces)
-    return sum(piece.out_e2 for piece in pieces) / whole if whole > 0 else math.nan
-
-
-def good_enough(errors: ErrorSums, gate: Gate, unbias: float) -> bool:
-    """Whether a tensor may stay at this width.
-
-    A row that was given back its length pays for it in squared error, on purpose: such a tensor is
-    judged by what it would have at the length of least error, 1/(1 - cosine^2).
-    """
-    sqnr_db = errors.sqnr_db
-    if math.isnan(sqnr_db) or sqnr_db < _USELESS_SQNR_DB:
-        return False
-    if not gate.enabled:
-        return True
-    if unbias and errors.cosine < 1.0:
-        sqnr_db = max(sqnr_db, -10.0 * math.log10(1.0 - errors.cosine**2))
-    return sqnr_db >= gate.min_sqnr_db and errors.cosine >= gate.min_cosine
 
 
 def _too_coarse(name: str, measured: dict[str, Any], gate: Gate, output: str) -> ArrowQuantError:
     """The end of a job whose recipe wants no tensor wider than planned."""
-    where = {"tensor": name, **measured, "min_sqnr_db": gate.min_sqnr_db}
+    where = {"tensor": name, **measured, **bounds(gate)}
     return ArrowQuantError(
         "quality_below_threshold",
-        f"{name} has {_or_none(measured['sqnr_db'])} dB and cosine "
-        f"{_or_none(measured['cosine'])} at {measured['bits']} bits; the gate is {gate.min_sqnr_db:g} dB and {gate.min_cosine:g}",
+        shortfall(name, measured, gate),
         "Give it more bits or smaller groups, lower the gate, or let it climb: "
         "fallback.on_miss 'climb'.",
-        where | {"min_cosine": gate.min_cosine} | ({"output": output} if output else {}),
+        where | ({"output": output} if output else {}),
     )
-
-
-def _or_none(value: float | None) -> str:
-    return "no finite" if value is None else str(value)
-
-
-def metrics(errors: ErrorSums, rho: float | None = None) -> dict[str, float | None]:
-    """Of one tensor, to six digits; an exact tensor has no SQNR. `rho` where it was calibrated."""
-    found = {
-        "relmse": _digits(errors.rel_mse),
-        "sqnr_db": _digits(errors.sqnr_db),
-        "cosine": _digits(errors.cosine),
-        "max_abs_error": _digits(errors.max_abs_error),
-    }
-    return found if rho is None else found | {"rho": _digits(rho)}
 
 
 def final_row(
     planned: TensorPlan,
     stored: TensorPlan,
-    errors: ErrorSums,
-    rho: float | None,
+    found: Quality,
     nbytes: int,
     gate: Gate,
 ) -> TensorRow:
@@ -272,15 +220,8 @@ def final_row(
     how = stored.treatment
     row = replace(tensor_row(stored, nbytes), reason=planned.treatment.reason)
     if how.action is Action.QUANTIZE:
-        row = replace(row, state=TensorState.DONE, metrics=metrics(errors, rho))
+        row = replace(row, state=TensorState.DONE, metrics=found.metrics(calibrated=how.calibrated))
     if (how.action, how.bits) == (planned.treatment.action, planned.treatment.bits):
         return row
-    missed = (
-        f"below {gate.min_sqnr_db:g} dB or cosine {gate.min_cosine:g} "
-        f"at {planned.treatment.bits} bits"
-    )
-    return replace(row, state=TensorState.FALLBACK, reason=missed)
-
-
-def _digits(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    reason = missed(gate, planned.treatment.bits)
+    return replace(row, state=TensorState.FALLBACK, reason=reason)

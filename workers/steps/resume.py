@@ -23,7 +23,9 @@ from workers import place
 from workers.job import JobContext
 from workers.place import Standing
 
-_METRICS = ("relmse", "sqnr_db", "cosine", "max_abs_error", "rho")
+_METRICS = (
+    "relmse", "sqnr_db", "cosine", "max_abs_error", "rho", "worst_group", "worst_group_rho",
+)  # fmt: skip
 _COLUMNS = (
     "name", "dtype", "shape", "role", "codec", "bits", "group_size", "reason", "source_bytes",
     "stored_bytes",

@@ -49,6 +49,7 @@ def describe(
         "weights": len(index.weights),
         "bound": sum(bool(weight.sha256) for weight in index.weights.values()),
         "holds": sorted(holds),
+        "sensitivities": sum(w.sensitivity is not None for w in index.weights.values()),
         "inputs": [
             {"id": i.id, "n": i.n, "moment": i.moment, "block": i.block, "kept": i.kept}
             for i in index.inputs

@@ -51,15 +51,31 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How much the model's output changes with a layer's: relative squared change for each relative squared
+    error of the layer's own output, the mean of `runs` measurements."""
+
+    value: float
+    runs: int
+
+    def __add__(self, other: Sensitivity) -> Sensitivity:
+        """The mean of both, each by its runs."""
+        runs = self.runs + other.runs
+        return Sensitivity((self.value * self.runs + other.value * other.runs) / runs, runs)
+
+
+@dataclass(frozen=True, slots=True)
 class Weight:
     """A weight that an input feeds.
 
-    sha256   of each 4 MiB of its bytes as they stand in the safetensors file; () if it is not bound
+    sha256       of each 4 MiB of its bytes as they stand in the safetensors file; () if it is not bound
+    sensitivity  None unless it was measured
     """
 
     name: str
     input: str
     sha256: tuple[str, ...] = ()
+    sensitivity: Sensitivity | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ class Index:
                 for i in self.inputs
             ],
             "weights": {
-                name: {"input": w.input, "sha256": list(w.sha256)}
+                name: {"input": w.input, "sha256": list(w.sha256)} | _told(w.sensitivity)
                 for name, w in sorted(self.weights.items())
             },
         }
@@ -229,8 +245,25 @@ def _weights(value: Any) -> dict[str, Weight]:
             isinstance(d, str) and _SHA256.match(d) for d in digests
         ):
             raise invalid("sha256 is no list of SHA-256 in hexadecimal", tensor=name[:200])
-        found[name] = Weight(name, _name(entry.get("input"), "weights"), tuple(digests))
+        fed = _name(entry.get("input"), "weights")
+        found[name] = Weight(name, fed, tuple(digests), _sensitivity(entry, name))
     return found
+
+
+def _told(found: Sensitivity | None) -> dict[str, Any]:
+    return {} if found is None else {"sensitivity": [found.value, found.runs]}
+
+
+def _sensitivity(entry: dict[str, Any], name: str) -> Sensitivity | None:
+    found = entry.get("sensitivity")
+    if found is None:
+        return None
+    if not isinstance(found, list) or [type(v) for v in found] not in ([float, int], [int, int]):
+        raise invalid("its sensitivity is no number and count of runs", tensor=name[:200])
+    value, runs = float(found[0]), found[1]
+    if not 0 < value < math.inf or not 1 <= runs <= layout.MAX_COUNT:
+        raise invalid("its sensitivity is not above 0 and finite", tensor=name[:200])
+    return Sensitivity(value, runs)
 
 
 def _branches(value: Any) -> tuple[str, ...]:

@@ -101,8 +101,13 @@ def _add_indexes(indexes: Sequence[Index], names: Sequence[str]) -> Index:
         for entry in index.inputs:
             inputs[entry.id] = _add_inputs(inputs.get(entry.id), entry, first.keep, name)
         for weight in index.weights.values():
-            if weights.setdefault(weight.name, weight) != weight:
+            known = weights.setdefault(weight.name, replace(weight, sensitivity=None))
+            if known != replace(weight, sensitivity=known.sensitivity):
                 raise _mismatch("it has another digest or input", file=name, tensor=weight.name)
+            if weight.sensitivity is not None:
+                mean = weight.sensitivity
+                mean = mean if known.sensitivity is None else known.sensitivity + mean
+                weights[weight.name] = replace(known, sensitivity=mean)
     shared = {
         key: value
         for key, value in first.meta.items()

@@ -74,6 +74,14 @@ class Stats:
         total = float(shares @ self.count)
         return shares @ self.sum_sq / total if total > 0 else np.zeros(self.n)
 
+    def bin_squares(self, bins: int) -> NDArray[np.float64]:
+        """E[x^2] of every channel in each time bin, all branches together, float64 (bins, n); zeros in
+        a bin that was not seen."""
+        found, seen = np.zeros((bins, self.n)), np.zeros(bins)
+        np.add.at(found, self.bins, self.sum_sq)
+        np.add.at(seen, self.bins, self.count)
+        return np.divide(found, seen[:, None], out=found, where=seen[:, None] > 0)
+
     def mean(
         self, weighting: Weighting = "captured", omega: Sequence[float] = ()
     ) -> NDArray[np.float64] | None:

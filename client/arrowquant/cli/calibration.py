@@ -113,6 +113,7 @@ def _show(found: dict[str, Any]) -> None:
         ("branches", ", ".join(name or "-" for name in found["branches"])),
         ("run", f"{found['samples']} model inputs, {found['vectors']} activation vectors"),
         ("holds", ", ".join(found["holds"])),
+        ("sensitivity", f"measured of {found['sensitivities']} weights"),
         ("made by", found["tool"] or "-"),
     ]
     render.stdout().print(render.facts(rows))

@@ -15,7 +15,10 @@ from arrowquant.artifact.reader import Artifact
 from arrowquant.cli import render
 
 WORST_SHOWN = 5
-METRICS = ("relmse", "sqnr_db", "cosine", "max_abs_error")
+METRICS = (
+    *("relmse", "sqnr_db", "cosine", "max_abs_error"),
+    *("rho", "worst_group", "worst_group_rho"),
+)
 
 
 def inspect(model: Artifact) -> dict[str, Any]:
@@ -40,6 +43,8 @@ def inspect(model: Artifact) -> dict[str, Any]:
         "quality": _quality(scored),
         "roles": _roles(tensors),
         "worst": [t["name"] for t in scored[:WORST_SHOWN]],
+        "calibration": _object(manifest.get("calibration")),
+        "worst_groups": _worst_groups(tensors),
         "escalations": manifest.get("escalations") or [],
         "warnings": manifest.get("warnings") or [],
         "tensors": tensors,
@@ -65,6 +70,13 @@ def _tensor(model: Artifact, name: str, record: Mapping[str, Any]) -> dict[str, 
         "stored_bytes": stored if isinstance(stored, int) else tensor.stored_bytes,
         **{key: None if tensor.tied_to else _number(record.get(key)) for key in METRICS},
     }
+
+
+def _worst_groups(tensors: list[dict[str, Any]]) -> list[str]:
+    """Tensors whose output suffers most at some time, worst first."""
+    told = [t for t in tensors if t["worst_group_rho"] is not None]
+    told.sort(key=lambda t: -float(t["worst_group_rho"]))
+    return [t["name"] for t in told[:WORST_SHOWN]]
 
 
 def _quality(scored: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -118,6 +130,9 @@ def tables(found: dict[str, Any], *, every_tensor: bool) -> Iterator[RenderableT
         worst = [t for name in found["worst"] for t in found["tensors"] if t["name"] == name]
         yield Text("\nfurthest from the source", style="bold")
         yield _by_tensor(worst, why=False)
+    if found["worst_groups"]:
+        yield Text("\noutputs that suffer most at some time", style="bold")
+        yield _by_group(found)
     for warning in found["warnings"]:
         text = warning.get("message", warning) if isinstance(warning, dict) else warning
         yield f"[yellow]warning:[/] {render.clean(text)}"
@@ -163,6 +178,30 @@ def _by_role(roles: list[dict[str, Any]]) -> RenderableType:
             _two_digits(row["min_sqnr_db"]),
         )
     return table
+
+
+def _by_group(found: dict[str, Any]) -> RenderableType:
+    numbers = ("output error", "in its worst group")
+    table = render.columns("tensor", *numbers, "group", right=numbers, fold=("tensor",))
+    named = {t["name"]: t for t in found["tensors"]}
+    for name in found["worst_groups"]:
+        t = named[name]
+        errors = ("" if t[key] is None else f"{t[key]:.4g}" for key in ("rho", "worst_group_rho"))
+        table.add_row(render.clean(name), *errors, _group(t["worst_group"], found["calibration"]))
+    return table
+
+
+def _group(number: float | None, calibration: dict[str, Any]) -> str:
+    """A time bin by its range, as far as the manifest tells it: `7: timestep 250 to 500`."""
+    if number is None:
+        return ""
+    place, edges = int(number), calibration.get("edges")
+    text = f"{place}"
+    if isinstance(edges, list) and 0 <= place < len(edges) - 1:
+        low, high = _number(edges[place]), _number(edges[place + 1])
+        if low is not None and high is not None:
+            text += f": {render.clean(calibration.get('domain'))} {low:g} to {high:g}"
+    return text
 
 
 def _by_tensor(tensors: list[dict[str, Any]], *, why: bool) -> RenderableType:

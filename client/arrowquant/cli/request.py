@@ -41,10 +41,17 @@ class Options:
     calibration: dict[str, str] | None = None
     smoothing: str | None = None
     budget: str | None = None
+    search: bool = False
+    activations: str | None = None
     rules: list[str] | None = None
     no_fallback: bool = False
     fail_below: bool = False
     min_sqnr: float | None = None
+    min_cosine: float | None = None
+    min_mean_cosine: float | None = None
+    max_rho: float | None = None
+    max_group_rho: float | None = None
+    ladder: str | None = None
 
 
 def place(text: str, what: str) -> dict[str, str]:
@@ -86,18 +93,53 @@ def recipe(file: Path | None, options: Options) -> dict[str, Any]:
         "smoothing": None if options.smoothing is None else smoothing(options.smoothing),
     }
     fields |= {key: value for key, value in given.items() if value is not None}
+    if options.search:
+        fields["budget"] = _searched(fields.get("budget"))
+    if options.activations is not None:
+        fields["activations"] = fields.get("activations", {}) | activations(options.activations)
     if options.calibration is not None:
         fields["calibration"] = fields.get("calibration", {}) | options.calibration
     if options.rules:
         fields["rules"] = [*(_rule(text) for text in options.rules), *fields.get("rules", [])]
-    gate: dict[str, Any] = {"enabled": False} if options.no_fallback else {}
-    if options.fail_below:
-        gate["on_miss"] = "fail"
-    if options.min_sqnr is not None:
-        gate["min_sqnr_db"] = options.min_sqnr
+    gate = _gate(options)
     if gate:
         fields["fallback"] = {**fields.get("fallback", {}), **gate}
     return fields
+
+
+def _gate(options: Options) -> dict[str, Any]:
+    given = {
+        "enabled": False if options.no_fallback else None,
+        "on_miss": "fail" if options.fail_below else None,
+        "min_sqnr_db": options.min_sqnr,
+        "min_cosine": options.min_cosine,
+        "min_mean_cosine": options.min_mean_cosine,
+        "max_rho": options.max_rho,
+        "max_group_rho": options.max_group_rho,
+        "ladder": None if options.ladder is None else ladder(options.ladder),
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _searched(found: Any) -> dict[str, Any]:
+    """A budget with a search for sizes of groups."""
+    if found is None:
+        raise usage("--search needs a budget", "Give --budget, such as 3.0 bits per weight.")
+    asked = found if isinstance(found, dict) else {"bits_per_weight": found}
+    return {"search": {}} | asked
+
+
+def ladder(text: str) -> list[int]:
+    """`2,3,4,8`: the widths that a tensor climbs."""
+    try:
+        return [int(step) for step in text.split(",")]
+    except ValueError:
+        raise usage(f"--ladder {text!r} is no list of widths", "For instance 2,3,4,8.") from None
+
+
+def activations(text: str) -> dict[str, Any]:
+    """A width in bits, or a mode."""
+    return {"bits": int(text)} if text.isascii() and text.isdigit() else {"mode": text}
 
 
 def smoothing(text: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,10 +16,10 @@ from arrowquant import __version__
 from arrowquant.calibration import digests, layout
 from arrowquant.calibration.accumulate import Accumulator
 from arrowquant.calibration.bins import bin_of
-from arrowquant.calibration.index import Index, Weight
+from arrowquant.calibration.index import Index, Sensitivity, Weight
 from arrowquant.calibration.writer import CalibrationWriter
 from arrowquant.errors import CalibrationError
-from arrowquant.torch import patches
+from arrowquant.torch import patches, sensitivity
 
 Time = Any  #: a number, or one number for each input of the batch (sequence, array or tensor)
 When = Callable[..., Any]
@@ -97,6 +97,8 @@ class Capture:
         self._held: dict[str, Accumulator] = {}
         self._layers: dict[str, Any] = {}
         self._hooks: list[Any] = []
+        self._paused = False
+        self._sensitive: dict[str, Sensitivity] = {}
         self.samples = 0
         self.skipped: dict[str, str] = {}
 
@@ -135,6 +137,38 @@ class Capture:
         self._time = np.atleast_1d(np.asarray(time, np.float64)).reshape(-1)
         self._branch = (branch,) if isinstance(branch, str) else tuple(branch)
 
+    def sensitivities(
+        self,
+        run: Callable[[Any], Any],
+        batches: Iterable[Any],
+        *,
+        size: float = 0.1,
+        draws: int = 2,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """Measure how much the model's output changes with that of each layer that was captured, for the file;
+        by the weight's name. A budget chooses widths by it. Runs the model twice for each layer, batch and draw.
+
+        run      runs the model on a batch and returns its output, which is a tensor or has one first; the same every
+                 time, so noise and time belong to the batch
+        batches  of a few inputs each, at times as they are met in use
+        size     of the noise given to a layer's weights, relative to their mean size
+
+        Weights are as they were afterwards. Nothing that is run here is captured.
+        """
+        layers = {name: self._layers[name] for name in self._input_of}
+        if not layers:
+            raise ValueError("capture first: sensitivities are of the layers that were called")
+        self._paused = True
+        try:
+            found = sensitivity.measure(
+                layers, run, list(batches), size=size, draws=draws, seed=seed
+            )
+        finally:
+            self._paused = False
+        self._sensitive |= {self._rename(f"{name}.weight"): a for name, a in found.items()}
+        return {name: a.value for name, a in self._sensitive.items()}
+
     def save(self, path: str | os.PathLike[str]) -> Index:
         """Write the calibration file. Raises calibration_mismatch for weights that `weights` lacks."""
         inputs = {name: held for name, held in self._held.items() if held.seen}
@@ -172,6 +206,8 @@ class Capture:
 
     def _called(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before each call of the model: its time, and how many inputs it has."""
+        if self._paused:
+            return
         self._recent.clear()
         if self._when is not None:
             found = self._when(*args, **kwargs)
@@ -183,6 +219,8 @@ class Capture:
 
     def _hook(self, name: str) -> Callable[..., None]:
         def before(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._paused:
+                return
             x = args[0] if args else kwargs["input"]
             source = self._shared(name, x)
             if source == name:
@@ -249,7 +287,12 @@ class Capture:
         else:
             found = {names[name]: _digests(self._layers[name].weight) for name in names}
         return [
-            Weight(names[name], f"{self._rename(source)}#in", found[names[name]])
+            Weight(
+                names[name],
+                f"{self._rename(source)}#in",
+                found[names[name]],
+                self._sensitive.get(names[name]),
+            )
             for name, source in self._input_of.items()
             if self._held[source].seen
         ]

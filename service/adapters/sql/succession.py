@@ -21,7 +21,7 @@ _UNFINISHED: Final = [
 ]
 _MEASURED: Final = (
     "bits", "sum_w2", "sum_e2", "sum_wq", "sum_q2", "max_abs", "count", "stored_bytes",
-    "out_w2", "out_e2",
+    "out_w2", "out_e2", "group_sums",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -33,6 +34,19 @@ class UnitState(StrEnum):
     FREE = "FREE"  #: claimable from `not_before` on
     LEASED = "LEASED"  #: someone's until `lease_expires`; claimable after that
     DONE = "DONE"
+
+
+class Doubles(TypeDecorator[tuple[float, ...]]):
+    """Numbers as the bytes of float64, little-endian: to the last bit, infinities and NaN too."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[float, ...] | None, dialect: Dialect) -> bytes | None:
+        return struct.pack(f"<{len(value)}d", *value) if value else None
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> tuple[float, ...]:
+        return struct.unpack(f"<{len(value) // 8}d", value) if value else ()
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -284,6 +298,7 @@ pieces = Table(
     Column("stored_bytes", BigInteger),
     Column("out_w2", Double),
     Column("out_e2", Double),
+    Column("group_sums", Doubles()),
     ForeignKeyConstraint(
         ["job_id", "output", "tensor"],
         ["tensors.job_id", "tensors.output", "tensors.idx"],
@@ -308,6 +323,7 @@ candidates = Table(
     Column("max_abs", Double),
     Column("out_w2", Double),
     Column("out_e2", Double),
+    Column("group_sums", Doubles()),
     Column("count", BigInteger),
     ForeignKeyConstraint(
         ["job_id", "output", "tensor"],

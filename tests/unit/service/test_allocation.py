@@ -17,7 +17,7 @@ from service.domain.forecast import forecast
 from service.domain.outputs import from_json, plan_outputs, resolve_outputs, to_json
 from service.domain.plan import make_plan
 from service.domain.profiles import Role
-from service.domain.sensitivity import priors
+from service.domain.sensitivity import priors, sensitivities
 from service.domain.spec import Recipe, resolve
 from tests.unit.service.test_plan import catalog_of
 
@@ -103,6 +103,20 @@ def test_priors_know_roles_ends_and_what_writes() -> None:
         ("something.weight", Role.LINEAR),
     ]
     assert priors(names) == [2, 2, 1, 2, 2, 4, 4, 4, 1]
+
+
+def test_what_was_measured_goes_before_priors_and_gives_them_its_unit() -> None:
+    names = [
+        ("layers.1.q_proj.weight", Role.LINEAR),
+        ("layers.1.v_proj.weight", Role.LINEAR),
+        ("layers.3.v_proj.weight", Role.LINEAR),
+        ("model.embed_tokens.weight", Role.EMBEDDING),
+    ]
+    assert priors(names) == [1, 2, 4, 2]
+    assert sensitivities(names, {}) == priors(names)
+    # Measured over prior: 0.1 and 0.4, of which the geometric mean is 0.2.
+    found = sensitivities(names, {names[0][0]: 0.1, names[2][0]: 1.6, "other": 1e9})
+    assert found == pytest.approx([0.1, 0.4, 1.6, 0.4])
 
 
 # -- from a plan to a plan -------------------------------------------------------------------------

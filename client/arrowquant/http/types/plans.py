@@ -50,6 +50,8 @@ class Gate(TypedDict):
     min_cosine: float
     on_miss: NotRequired[Literal["climb", "fail"]]
     min_mean_cosine: NotRequired[float]
+    max_rho: NotRequired[float | None]
+    max_group_rho: NotRequired[float | None]
 
 
 class Modality(TypedDict):
@@ -113,13 +115,16 @@ class PlanTotals(TypedDict):
 class PlannedBudget(TypedDict):
     """What a budget leaves room for. While `estimate` is true, widths and sizes are what
     Gaussian weights would get: a job measures the errors of all candidates, for which it
-    reads `read_twice_bytes` of the source once more, and then decides.
+    reads `read_twice_bytes` of the source once more, and then decides. The sensitivities of
+    `measured_sensitivities` tensors are those of the calibration file, the others are
+    priors.
     """
 
     bytes: int
     estimate: bool
     candidates: list[Candidate]
     measured_tensors: int
+    measured_sensitivities: NotRequired[int]
     read_twice_bytes: int
 
 
@@ -161,6 +166,7 @@ class ResolvedBudget(TypedDict):
     candidates: list[Candidate]
     on_infeasible: Literal["fail", "least"]
     search: NotRequired[Search | None]
+    sensitivities: NotRequired[Literal["auto", "priors"]]
 
 
 class ResolvedRecipe(TypedDict):

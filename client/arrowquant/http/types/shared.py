@@ -71,7 +71,8 @@ class Budget(TypedDict):
     candidates the ways a tensor may be stored, and raw always; unless given every width of
     the recipe's method, or of `lsq` and `superblock` where no method is asked for
     on_infeasible where not even the smallest fits: `fail`, or make the smallest and say so
-    (`least`)
+    (`least`) sensitivities how much each tensor's error costs: `auto`, as the calibration
+    file has it, where it does, or `priors` from roles and places
     """
 
     bits_per_weight: NotRequired[float | None]
@@ -79,6 +80,7 @@ class Budget(TypedDict):
     candidates: NotRequired[list[Candidate]]
     on_infeasible: NotRequired[Literal["fail", "least"]]
     search: NotRequired[Search | None]
+    sensitivities: NotRequired[Literal["auto", "priors"]]
 
 
 class Calibration(TypedDict):
@@ -122,14 +124,18 @@ class Fallback(TypedDict):
     A tensor whose SQNR or cosine is below the gate is quantized again at the next width of
     `ladder` (2, 4, 8 unless said) and, failing that, kept raw. `on_miss: fail` ends the job
     instead, with nothing published. An artifact whose quantized tensors have a mean cosine
-    below `min_mean_cosine` (the profile's unless said) is not published either. `enabled:
-    false` records the errors without acting on them.
+    below `min_mean_cosine` (the profile's unless said) is not published either. Of a
+    calibrated tensor `max_rho` bounds the relative squared error of the layer's output,
+    `max_group_rho` the same in the time group where it is largest; neither is asked unless
+    said. `enabled: false` records the errors without acting on them.
     """
 
     enabled: NotRequired[bool]
     min_sqnr_db: NotRequired[float | None]
     min_cosine: NotRequired[float | None]
     min_mean_cosine: NotRequired[float | None]
+    max_rho: NotRequired[float | None]
+    max_group_rho: NotRequired[float | None]
     ladder: NotRequired[list[Literal[2, 3, 4, 8]] | None]
     on_miss: NotRequired[Literal["climb", "fail"]]
 
