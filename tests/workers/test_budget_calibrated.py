@@ -94,8 +94,14 @@ def test_errors_of_the_output_are_measured_and_chosen_by(
         row = found["rows"][name]
         assert row["rho"] == pytest.approx(found["candidates"]["relmse"][name][number], rel=1e-3)
     odd = found["candidates"]["relmse"][ODD][0]
-    assert odd > 2 * free["candidates"]["relmse"][ODD][0]
-    assert found["rows"][ODD]["bits"] > free["rows"][ODD]["bits"]
+    assert odd > 1.1 * free["candidates"]["relmse"][ODD][0]
+    # What was made least is the sum of sensitivity times error of the output.
+    priors = {
+        name: (2 if "o_proj" in name else 1) * (2 if ".0." in name or ".3." in name else 1)
+        for name in NAMES
+    }
+    loss = sum(priors[name] * found["rows"][name]["rho"] for name in NAMES)
+    assert found["summary"]["budget"]["loss"] == pytest.approx(loss, rel=1e-3)
     size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     assert size == manifest["totals"]["artifact_bytes"] <= 4.2 * len(NAMES) * SIZE**2 / 8 + 1
     assert found["summary"]["budget"]["measured_sensitivities"] == 0
@@ -141,7 +147,7 @@ def test_candidates_that_miss_the_worst_group_s_bound_are_not_chosen(
     file = _calibrate(tmp_path / "c.arrow")
     gate = {"min_sqnr_db": 0, "min_cosine": 0, "min_mean_cosine": 0, "max_group_rho": 0.02}
     recipe = RECIPE | {"fallback": gate}
-    _done(begin(tmp_path, source, tmp_path / "out", budget=5.0, measured=file, **recipe))
+    _done(begin(tmp_path, source, tmp_path / "out", budget=6.0, measured=file, **recipe))
     report = _report(tmp_path / "out")
     assert report["escalations"] == []
     assert all(row["worst_group_rho"] <= 0.02 for row in report["rows"].values())

@@ -212,8 +212,8 @@ def test_several_outputs_share_what_is_read_of_the_file(
     """Sums over each input once while weights are quantized, and once for all tables of activations."""
     outputs = [
         {"id": "four", "bits": 4},
-        {"id": "two", "bits": 2, "activations": {"bits": 4, "groups": 2}},
-        {"id": "blocks", "bits": 3, "method": "superblock", "activations": {"mode": "static"}},
+        {"id": "two", "bits": 2},
+        {"id": "blocks", "bits": 3, "method": "superblock"},
     ]
     alone = {}
     for output in outputs:
