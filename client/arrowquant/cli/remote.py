@@ -27,7 +27,7 @@ def submit(
     dst: Annotated[str, typer.Argument(metavar="DST", help="Where the artifact goes: connection:prefix.")],
     bits: Annotated[int | None, typer.Option(help="2, 3, 4 or 8; the profile's if not given.")] = None,
     profile: Annotated[str | None, typer.Option(help="edge, local or cloud: a set of defaults.")] = None,
-    method: Annotated[str | None, typer.Option(help="lsq (least squares), superblock, trellis, minmax, hqq or codebook.")] = None,
+    method: Annotated[str | None, typer.Option(help="superblock (default up to 4 bits), lsq (at 8), trellis, minmax, hqq or codebook.")] = None,
     group_size: Annotated[int | None, typer.Option(help="16, 32, 64, 128 or 256.")] = None,
     granularity: Annotated[str | None, typer.Option(help="group, row or tensor.")] = None,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Codes around zero, no minimum.")] = False,
