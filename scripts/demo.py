@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.markup import escape
@@ -41,11 +42,21 @@ def main() -> int:
     from scripts.demonstration.processes import Failed
     from scripts.demonstration.run import run
 
+    heard: list[int] = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
     # Asked to end, it ends as with Ctrl-C: programs are stopped first.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         model = options.model.absolute() if options.model else find_model()
         run(options.data.absolute(), model, Console(), keep=options.keep)
+        if heard:
+            # Python drops what is raised in a callback of its own, which an import has many of.
+            raise KeyboardInterrupt
     except (Failed, ArrowQuantError) as error:
         Console(stderr=True).print(f"[red]failed:[/] {escape(str(error))}", highlight=False)
         return EXIT_FAILED
