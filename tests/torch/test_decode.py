@@ -83,7 +83,7 @@ def test_torch_decodes_a_part_to_the_same_bits(
         "norm.weight": torch.randn(640).to(dtype),
     }
     save_file(weights, source / "model.safetensors")
-    quantize(source, tmp_path / "artifact", "--bits", "4")
+    quantize(source, tmp_path / "artifact", "--bits", "4", "--method", "lsq")
 
     by_torch = decode_parts(tmp_path / "artifact")
     artifact = arrowquant.open(tmp_path / "artifact")

@@ -127,34 +127,23 @@ def test_a_short_last_group_is_counted() -> None:
     assert reference.bits_per_weight(4, 0, 192) == 4 + 32 / 192
 
 
-@pytest.mark.parametrize("mode", ["static", "static-mse", "time", "time-mse", "per-token"])
+def unheard(_: int) -> None:
+    """Nothing depends on the time."""
+
+
+@pytest.mark.parametrize("mode", ["static", "per-token"])
 def test_activations_are_quantized_where_tokens_are(mode: str) -> None:
     model, twin = small_dit(), small_dit()
     noise, labels = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
     with activations.observing(model) as seen:
-        exact = diffusion.sample(model, noise, labels, 5, seen.at)
+        exact = diffusion.sample(model, noise, labels, 5, unheard)
     layers = [n for n, m in model.named_modules() if activations.LAYERS.search(n)]
     assert len(layers) == 2 * 6
-    assert set(seen.seen) == set(layers)
-    quantizer = activations.Quantizer(twin, seen, mode, 8)
-    drawn = diffusion.sample(twin, noise, labels, 5, quantizer.at)
-    error = (drawn - exact).norm() / exact.norm()
+    assert set(seen.ranges) == set(layers)
+    activations.by_rule(twin, seen.ranges, mode, 8)
+    error = (diffusion.sample(twin, noise, labels, 5, unheard) - exact).norm() / exact.norm()
     assert 0 < error < 0.05
     coarse = small_dit()
-    rough = activations.Quantizer(coarse, seen, mode, 3)
-    assert (
-        diffusion.sample(coarse, noise, labels, 5, rough.at) - exact
-    ).norm() / exact.norm() > error
-
-
-def test_groups_of_time_have_ranges_within_the_whole() -> None:
-    model = small_dit()
-    with activations.observing(model) as seen:
-        diffusion.sample(model, torch.randn(4, 1, 8, 8), torch.zeros(4).long(), 20, seen.at)
-    whole = activations.Quantizer(small_dit(), seen, "static", 8).table
-    parts = activations.Quantizer(small_dit(), seen, "time", 8).table
-    for layer, table in parts.items():
-        low, high = next(iter(whole[layer].values()))
-        assert min(a for a, _ in table.values()) == low
-        assert max(b for _, b in table.values()) == high
-        assert len(set(table.values())) > 1
+    activations.by_rule(coarse, seen.ranges, mode, 3)
+    rough = diffusion.sample(coarse, noise, labels, 5, unheard)
+    assert (rough - exact).norm() / exact.norm() > error
