@@ -13,7 +13,9 @@ Bits = Annotated[int | None, typer.Option(help="2, 3, 4 or 8; the profile's widt
 Profile = Annotated[str | None, typer.Option(help="edge, local or cloud: a set of defaults")]
 Method = Annotated[
     str | None,
-    typer.Option(help="superblock (default up to 4 bits), lsq (at 8), trellis, minmax, hqq or codebook"),
+    typer.Option(
+        help="superblock (default up to 4 bits), lsq (at 8), trellis, minmax, hqq or codebook"
+    ),
 ]
 Group = Annotated[int | None, typer.Option("--group-size", help="16, 32, 64, 128 or 256")]
 Granularity = Annotated[str | None, typer.Option(help="group, row or tensor")]
