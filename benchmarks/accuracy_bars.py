@@ -135,7 +135,7 @@ def smoothing(rows: Rows) -> Iterator[Line]:
     """Ranges moved into the weights, where plain groups are damaged: the best aggregate of each mode."""
     plain = rows.where(lambda r: _tabled(r) and not _evened(r))
     for record in plain:
-        twins = rows.where(lambda r, record=record: _same_but_evened(record, r))  # type: ignore[misc]
+        twins = rows.where(partial(_same_but_evened, record))
         if not twins or rows.loss(record) <= rows.doubt(record):
             continue
         best = min(twins, key=rows.loss)
@@ -202,7 +202,7 @@ def usable(rows: Rows) -> Iterator[Line]:
 
 
 def budgets(rows: Rows) -> Iterator[Line]:
-    """The same of jobs that were given a budget, by what all of the model's parameters take."""
+    """The same of jobs that were given a budget, by all that the artifact takes, for each parameter."""
     full = next((r for r in rows.records if not r["labels"]["weights"]), None)
     for kind, most in (("data-free", 3.0), ("calibrated", 2.75)):
         bar = f"a job with a budget is usable at ≤ {most} bits, {kind}"
@@ -211,7 +211,7 @@ def budgets(rows: Rows) -> Iterator[Line]:
             yield Line(bar, "", None)
             continue
         said, met = _near(rows, full, best)
-        yield Line(bar, f"{best['bits_in_all']:.2f} bits in all, {said}", met)
+        yield Line(bar, f"{best['bits_on_disk']:.2f} bits on disk, {said}", met)
 
 
 def _near(rows: Rows, full: Record, record: Record) -> tuple[str, bool]:
@@ -259,10 +259,10 @@ def _same_but_evened(plain: Record, record: Record) -> bool:
 
 
 def _budgeted(most: float, calibrated: bool, record: Record) -> bool:
-    """By a budget alone, all parameters within so many bits."""
+    """By a budget alone, the whole artifact within so many bits a parameter."""
     weights = record["labels"]["weights"] or {}
     given = "budget" in weights.get("recipe", {}) and not record["labels"]["activations"]
-    return given and record["bits_in_all"] <= most and calibrated == _is_calibrated(record)
+    return given and record["bits_on_disk"] <= most and calibrated == _is_calibrated(record)
 
 
 def _method(record: Record) -> str | None:

@@ -260,12 +260,12 @@ def _chart(page: Page, model: Model, records: Sequence[Record]) -> None:
 
 
 def _budgets(page: Page, model: Model, records: Sequence[Record]) -> None:
-    """The curve of jobs that were given so many bits, over what all parameters take."""
+    """The curve of jobs that were given so many bits, over all that their artifacts take."""
     metric = model.metrics[0]
     curves: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         if not record["labels"]["bits"] and metric.key in record:
-            point = record["bits_in_all"], max(0.0, record[metric.key])
+            point = record["bits_on_disk"], max(0.0, record[metric.key])
             curves.setdefault(record["labels"]["family"], []).append(point)
     if not curves:
         return

@@ -41,6 +41,16 @@ def primitive1(u: Real, top: Real) -> np.float64:
     return np.float64(n * (1.0 / 12.0) + d * d * d * (1.0 / 3.0))
 
 
+@inlined
+def mean1(u0: Real, f0: Real, u1: Real, f1: Real, top: Real) -> np.float64:
+    """Mean squared error between u0 <= u1, in levels; f0 and f1 are F there."""
+    width = u1 - u0
+    if width > 1e-9 * (1.0 + np.abs(u0)):
+        return np.float64((f1 - f0) / width)
+    d = u0 - min(max(np.rint(u0), 0.0), top)
+    return np.float64(d * d)
+
+
 @uncounted
 def squared_error1(
     edges: NDArray[np.float64],
@@ -66,13 +76,7 @@ def squared_error1(
         e1 = float(high if b == counts.size - 1 else min(max(edges[b + 1], low), high))
         u1 = np.float64(e1 * inverse + zero)
         f1 = primitive1(u1, top)
-        width = u1 - u0
-        if width > 1e-9 * (1.0 + abs(u0)):
-            mean = (f1 - f0) / width
-        else:
-            d = u0 - min(max(np.rint(u0), 0.0), top)
-            mean = d * d
-        total += float(counts[b] * mean)
+        total += float(counts[b] * mean1(u0, f0, u1, f1, top))
         u0, f0 = u1, f1
     return np.float64(total * scale * scale)
 
@@ -236,13 +240,7 @@ def grid_runs(
         for b in range(size):
             u1 = (high if b == size - 1 else min(max(edges[b + 1], low), high)) * inverse + zero
             f1 = primitive1(u1, top)
-            width = u1 - u0
-            if width > 1e-9 * (1.0 + abs(u0)):
-                mean = (f1 - f0) / width
-            else:
-                d = u0 - min(max(np.rint(u0), 0.0), top)
-                mean = d * d
-            mean *= scale * scale
+            mean = mean1(u0, f0, u1, f1, top) * (scale * scale)
             for t in range(times):
                 running[t + 1] += counts[b, t] * mean
             u0, f0 = u1, f1

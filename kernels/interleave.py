@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels._jit import Integer, inlined
-from kernels.vectors import F32S, I8, I32, STEP, arrays, at, splat
+from kernels.vectors import F32S, I8, STEP, arrays, at, mixed, splat
 
 SQUARE = STEP * STEP
 BYTES = ir.VectorType(I8, SQUARE)
@@ -27,10 +27,6 @@ def place1(lane: Integer, item: Integer, items: Integer) -> Integer:
     return (lane // STEP * items + item) * STEP + lane % STEP
 
 
-def _mixed(builder: Any, a: Any, b: Any, mask: list[int]) -> Any:
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(mask)), mask))
-
-
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
     """Eight vectors of eight, columns for rows: exchanges bit after bit of row and column."""
     for bit in (1, 2, 4):
@@ -39,8 +35,8 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
         found = list(rows)
         for i in range(STEP):
             if i & bit == 0:
-                found[i] = _mixed(builder, rows[i], rows[i + bit], first)
-                found[i + bit] = _mixed(builder, rows[i], rows[i + bit], second)
+                found[i] = mixed(builder, rows[i], rows[i + bit], first)
+                found[i + bit] = mixed(builder, rows[i], rows[i + bit], second)
         rows = found
     return rows
 
@@ -79,11 +75,11 @@ def _together(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
     def body(row: Any, place: Any) -> None:
         square = builder.load(at(builder, apart.data, place, BYTES), align=1)
-        turned = _mixed(
+        turned = mixed(
             builder, square, square, [STEP * (k % STEP) + k // STEP for k in range(SQUARE)]
         )
         for k in range(STEP):
-            codes = _mixed(builder, turned, turned, list(range(STEP * k, STEP * (k + 1))))
+            codes = mixed(builder, turned, turned, list(range(STEP * k, STEP * (k + 1))))
             i = builder.add(row, builder.mul(items, items.type(k)))
             builder.store(codes, at(builder, q.data, i, eight), align=1)
 

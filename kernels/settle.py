@@ -15,8 +15,8 @@ from numba import types as numba_types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.stored import I16, I16T, PATTERNS, TILE, Stored, every, highest, mixed
-from kernels.vectors import F32, F32T, I32T, TURN, arrays, at, larger, splat, variable
+from kernels.stored import I16, I16T, PATTERNS, TILE, Stored, every, highest
+from kernels.vectors import F32, F32T, I32T, TURN, arrays, at, larger, mixed, splat, variable
 
 COUNT = TURN  # groups settled at a time
 # Rows of rules, float32 (RULES, groups): 1 / s, the minimum or 0, -s, and what |e| cannot exceed.

@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
-from kernels.vectors import F32T, I8, I8T, I32, I32T, TURN, at, larger
+from kernels.vectors import F32T, I8, I8T, I32, I32T, TURN, at, larger, mixed
 
 TILE = 2 * TURN  # weights a group has a multiple of
 I16, HALF = ir.IntType(16), ir.HalfType()
@@ -25,11 +25,6 @@ WIDTHS = (2, 3, 4, 8)
 def every(kind: Any, value: float) -> Any:
     """A constant in every lane."""
     return ir.Constant(kind, [value] * kind.count)
-
-
-def mixed(builder: Any, a: Any, b: Any, mask: list[int]) -> Any:
-    """Lanes of a and b by number."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(mask)), mask))
 
 
 def absolute(builder: Any, x: Any) -> Any:

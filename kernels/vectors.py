@@ -34,6 +34,11 @@ def splat(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(first, undefined, mask)
 
 
+def mixed(builder: Any, a: Any, b: Any, mask: list[int]) -> Any:
+    """Lanes of a and b by number."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(mask)), mask))
+
+
 def larger(builder: Any, a: Any, b: Any) -> Any:
     """Lane by lane; b where the two do not compare."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
@@ -113,14 +118,8 @@ def repeated(builder: Any, value: Any, count: int) -> Any:
 
 def parts(builder: Any, value: Any, lanes: int) -> list[Any]:
     """A vector as vectors of so many lanes."""
-    undefined = ir.Constant(value.type, ir.Undefined)
-    kind = ir.VectorType(I32, lanes)
-    return [
-        builder.shuffle_vector(
-            value, undefined, ir.Constant(kind, list(range(first, first + lanes)))
-        )
-        for first in range(0, value.type.count, lanes)
-    ]
+    starts = range(0, value.type.count, lanes)
+    return [mixed(builder, value, value, list(range(k, k + lanes))) for k in starts]
 
 
 def arrays(context: Any, builder: Any, signature: Any, args: Any, count: int) -> list[Any]:

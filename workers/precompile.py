@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from typing import Final
 import numpy as np
 import psutil
 import structlog
+from pydantic import TypeAdapter
 
 import kernels
 from service.domain.profiles import Action
@@ -39,6 +39,8 @@ COMPILING_BYTES: Final = 512 * 2**20
 _PATIENCE_S: Final = 600.0
 _ROWS: Final = 4
 _GPTQ_COLS: Final = 256
+
+_TENSORS: Final = TypeAdapter(list[TensorPlan])
 
 _one_at_a_time = threading.Lock()
 _known: set[str] = set()
@@ -68,7 +70,7 @@ def _compile(missing: dict[str, TensorPlan], folder: Path) -> None:
     try:
         subprocess.run(
             [sys.executable, "-m", "workers.precompile"],
-            input=pickle.dumps(list(missing.values())),
+            input=_TENSORS.dump_json(list(missing.values())),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             check=True,
@@ -132,7 +134,7 @@ def exercise(tensor: TensorPlan) -> None:
 
 def main() -> None:
     """Compile for the tensors that come in, from the process that started this one."""
-    for tensor in pickle.load(sys.stdin.buffer):  # noqa: S301 - our own parent wrote it
+    for tensor in _TENSORS.validate_json(sys.stdin.buffer.read()):
         exercise(tensor)
 
 

@@ -79,7 +79,7 @@ class Bench:
         if weights is not None and not bare:
             rates = {
                 key: getattr(weights, key)
-                for key in ("bits_per_weight", "bits_in_all", "cosine", "sqnr_db")
+                for key in ("bits_per_weight", "bits_in_all", "bits_on_disk", "cosine", "sqnr_db")
             }
         cpu = {"quantize_cpu_s": quantized_s, "cpu_s": time.process_time() - began}
         return rates | measured | told | cpu

@@ -39,6 +39,8 @@ class Quantized:
 
     bits_per_weight  of the linear layers' matrices, every byte of codes, scales and the like counted
     bits_in_all      of all parameters
+    bits_on_disk     of the whole artifact, framing, report and manifest included, for each parameter; None where
+                     there is no artifact
     cosine           mean over the linear layers, by weights
     table            the artifact's activations.arrow, where the recipe asks for one
     divisors         (channels,) by layer: what a runtime divides inputs by, where weights are smoothed
@@ -49,6 +51,7 @@ class Quantized:
     bits_in_all: float
     cosine: float
     sqnr_db: float
+    bits_on_disk: float | None = None
     table: Activations | None = None
     divisors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -100,7 +103,9 @@ def _read(artifact: Path, original: dict[str, Tensor]) -> Quantized:
         }
         table = model.activations if "activations" in model.manifest else None
     found = account(original, state, {name: 8.0 * size for name, size in stored.items()})
-    return replace(found, table=table, divisors=divisors)
+    size = sum(file.stat().st_size for file in artifact.rglob("*") if file.is_file())
+    parameters = sum(value.numel() for value in state.values())
+    return replace(found, bits_on_disk=8 * size / parameters, table=table, divisors=divisors)
 
 
 def account(

@@ -6,12 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from service.domain.job import JobRecord
+from service.domain.job import JobRecord, UnitKind, Worker
 from service.domain.limits import Limits
 from service.domain.spec import Recipe
 from service.settings import Settings
 from workers import places
 from workers.local import LocalJob, open_job
+from workers.workshop import Workshop
 
 _open: list[LocalJob] = []
 
@@ -60,6 +61,19 @@ def finish(job: LocalJob) -> JobRecord:
     """Run to the end."""
     *_, last = job.run()
     return last
+
+
+def die_at(job: LocalJob, kind: UnitKind) -> None:
+    """Work up to the first unit of a kind; who took that one is gone."""
+    ledger, shop = job.deps.ledger, Workshop(job.deps)
+    while True:
+        claim = ledger.claim(Worker("ghost", "elsewhere", 1), job.job_id)
+        assert claim is not None
+        if claim.kind is kind:
+            break
+        ledger.release(claim, 0)
+        shop.run(job.job_id, most=1)
+    assert ledger.release_dead("elsewhere", []) == 1
 
 
 def digests(folder: Path) -> dict[str, str]:

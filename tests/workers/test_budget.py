@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import arrowquant
-from service.domain.job import JobState, Phase, TensorState, UnitKind, Worker
+from service.domain.job import JobState, Phase, TensorState, UnitKind
 from service.domain.spec import Recipe, resolve
 from service.domain.units import MIN_UNIT_BYTES
 from tests import weights
-from tests.workers.runs import begin, digests, finish
+from tests.workers.runs import begin, die_at, digests, finish
 from workers.steps import analyze, quantize
 
 
@@ -185,18 +185,7 @@ def test_a_worker_that_dies_costs_nothing_but_its_unit(
     assert finish(whole).state is JobState.SUCCEEDED
 
     job = begin(tmp_path, source, tmp_path / "broken", **recipe)
-    ledger = job.deps.ledger
-    from workers.workshop import Workshop
-
-    shop = Workshop(job.deps)
-    while True:
-        claim = ledger.claim(Worker("ghost", "elsewhere", 1), job.job_id)
-        assert claim is not None
-        if claim.kind is kind:
-            break
-        ledger.release(claim, 0)
-        shop.run(job.job_id, most=1)
-    assert ledger.release_dead("elsewhere", []) == 1
+    die_at(job, kind)
     last = finish(job)
     assert last.state is JobState.SUCCEEDED, last.error
     whole_files, broken = digests(tmp_path / "whole"), digests(tmp_path / "broken")

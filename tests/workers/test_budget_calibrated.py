@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.domain.job import JobState, UnitKind, Worker
+from service.domain.job import JobState, UnitKind
 from service.usecases.plan import announce
 from tests import weights
 from tests.client import calibrations
-from tests.workers.runs import begin, digests, finish
+from tests.workers.runs import begin, die_at, digests, finish
 from workers.local import TENANT, LocalJob, TwoPlaces, plan_request
 from workers.recipes import Options, build
-from workers.workshop import Workshop
 
 SIZE = 256
 NAMES = [
@@ -164,15 +163,7 @@ def test_a_worker_that_dies_costs_nothing_but_its_unit(
     recipe = {"budget": 4.0, "measured": file} | RECIPE
     _done(begin(tmp_path, source, tmp_path / "whole", **recipe))
     job = begin(tmp_path, source, tmp_path / "broken", **recipe)
-    ledger, shop = job.deps.ledger, Workshop(job.deps)
-    while True:
-        claim = ledger.claim(Worker("ghost", "elsewhere", 1), job.job_id)
-        assert claim is not None
-        if claim.kind is kind:
-            break
-        ledger.release(claim, 0)
-        shop.run(job.job_id, most=1)
-    assert ledger.release_dead("elsewhere", []) == 1
+    die_at(job, kind)
     _done(job)
     whole, broken = digests(tmp_path / "whole"), digests(tmp_path / "broken")
     assert {k for k in whole if whole[k] != broken.get(k)} <= {"manifest.json"}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -71,7 +72,8 @@ def test_threads(
     ask = blocks._Helpers.submit
 
     def counted(pool: blocks._Helpers, work: Callable[[], None]) -> Future[None]:
-        one: blocks._Pass = work.__self__  # type: ignore[attr-defined]
+        one = work.__self__ if isinstance(work, MethodType) else None
+        assert isinstance(one, blocks._Pass)
         passes.append(one)
         helpers[id(one)] += 1
         return ask(pool, work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -64,9 +63,9 @@ class _Children:
     def __init__(self) -> None:
         self.begun: list[int] = []
 
-    def run(self, command: list[str], *, input: bytes, **_: Any) -> None:  # noqa: A002
+    def run(self, command: list[str], **given: Any) -> None:
         assert command[1:] == ["-m", "workers.precompile"]
-        tensors = pickle.loads(input)
+        tensors = precompile._TENSORS.validate_json(given["input"])
         self.begun.append(len(tensors))
         for tensor in tensors:
             precompile.exercise(tensor)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import kernels
 from service.domain.treatment import Treatment
 from workers.stages import methods
-from workers.stages.methods import Fitted, Weights
+from workers.stages.methods import Weights
 
 Single = npt.NDArray[np.float32]
 
@@ -16,11 +16,8 @@ Single = npt.NDArray[np.float32]
 def scale_of(w: Single, how: Treatment, importance: Single, threads: int) -> Single:
     """Factors (cols,) for the tile w (rows, cols), whose strength is chosen by rounding to nearest."""
 
-    def scaled(x: Single, h: Single) -> Fitted:
-        return methods.fit(Weights(x, "F32", h, None, threads), how)
-
     def loss(x: Single, h: Single) -> float:
-        weighted = scaled(x, h)[2]
+        weighted = methods.fit(Weights(x, "F32", h, None, threads), how)[2]
         assert weighted is not None
         return weighted.sum_e2
 

@@ -33,21 +33,18 @@ class Inputs:
     groups: npt.NDArray[np.float32] | None = None
 
 
-def group_sums(
-    matrix: npt.NDArray[np.generic],
-    dtype: methods.Dtype,
-    values: npt.NDArray[np.float32],
-    groups: npt.NDArray[np.float32] | None,
-    threads: int,
-) -> npt.NDArray[np.float64] | None:
-    """Error and energy of the layer's output in each time bin, float64 (bins, 2); None without bins."""
-    if groups is None:
-        return None
-    w = kernels.widen(matrix, dtype)
-    return kernels.group_sums(kernels.column_energies(w, values, threads), groups)
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Of the layer's output: its errors, and error and energy in each time bin, float64 (bins, 2), where
+    there are several."""
+
+    errors: kernels.ErrorSums
+    groups: npt.NDArray[np.float64] | None = None
 
 
-def fit(weights: Weights, tensor: TensorPlan, inputs: Inputs) -> Fitted:
+def fit(
+    weights: Weights, tensor: TensorPlan, inputs: Inputs
+) -> tuple[StoredTile, kernels.ErrorSums, Outputs]:
     """What is stored of a tile, its errors, and those of the layer's output."""
     if inputs.moments is not None:
         stored, errors, output = gptq.fit(weights, tensor, inputs.moments)
@@ -59,9 +56,40 @@ def fit(weights: Weights, tensor: TensorPlan, inputs: Inputs) -> Fitted:
         stored, errors, output = _scaled(weights, tensor, h, factors)
     else:
         stored, errors, output = methods.fit(weights, tensor.treatment)
+    if output is not None and inputs.mean is None and inputs.groups is None:
+        return stored, errors, Outputs(output)
+    values = np.empty(weights.x.shape, np.float32)
+    methods.values(stored, tensor, weights.threads, values)
     if inputs.mean is not None:
-        stored = replace(stored, bias_correction=_bias(weights, tensor, stored, inputs.mean))
-    return stored, errors, output
+        bias = kernels.bias_correction(
+            kernels.widen(weights.x, weights.dtype), values, inputs.mean, weights.threads
+        )
+        stored = replace(stored, bias_correction=bias)
+    return (
+        stored,
+        errors,
+        outputs(weights.x, weights.dtype, values, inputs, weights.threads, output),
+    )
+
+
+def outputs(
+    matrix: npt.NDArray[np.generic],
+    dtype: methods.Dtype,
+    values: npt.NDArray[np.float32],
+    inputs: Inputs,
+    threads: int,
+    errors: kernels.ErrorSums | None = None,
+) -> Outputs:
+    """What decoded values (rows, cols) make of the layer's output; `errors` where they are known already."""
+    if errors is None:
+        errors = kernels.measure(
+            matrix, values, dtype=dtype, weights=inputs.importance, threads=threads
+        )
+    if inputs.groups is None:
+        return Outputs(errors)
+    w = kernels.widen(matrix, dtype)
+    energies = kernels.column_energies(w, values, threads)
+    return Outputs(errors, kernels.group_sums(energies, inputs.groups))
 
 
 def _scaled(
@@ -80,12 +108,3 @@ def _scaled(
         weights.x, product, dtype=weights.dtype, divisors=scale, threads=threads
     )
     return replace(stored, relmse=errors.rel_mse, col_scale=scale), errors, output
-
-
-def _bias(
-    weights: Weights, tensor: TensorPlan, stored: StoredTile, mean: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    w = kernels.widen(weights.x, weights.dtype)
-    v = np.empty(w.shape, np.float32)
-    methods.values(stored, tensor, weights.threads, v)
-    return kernels.bias_correction(w, v, mean, weights.threads)

@@ -54,29 +54,19 @@ def encode_tile(
         importance = None if inputs is None else inputs.importance
         weights = Weights(matrix, dtype, importance, value_range, threads)
         if inputs is None:
-            stored, errors, weighted = methods.fit(weights, tensor.treatment)
-        else:
-            stored, errors, weighted = calibrated.fit(weights, tensor, inputs)
+            stored, errors, _ = methods.fit(weights, tensor.treatment)
+            return Encoding(stored, errors, None)
+        return _measured(*calibrated.fit(weights, tensor, inputs))
     except kernels.NonFiniteWeights as error:
         raise _non_finite(tensor, tile, error) from None
-    groups = None
-    if inputs is not None and (weighted is None or inputs.groups is not None):
-        values = np.empty(matrix.shape, np.float32)
-        methods.values(stored, tensor, threads, values)
-        weighted = weighted or _weighted(matrix, dtype, values, inputs, threads)
-        groups = calibrated.group_sums(matrix, dtype, values, inputs.groups, threads)
-    return Encoding(_with_rho(stored, weighted), errors, weighted, groups)
 
 
-def _weighted(
-    matrix: npt.NDArray[np.generic],
-    dtype: Dtype,
-    values: npt.NDArray[np.float32],
-    inputs: Inputs,
-    threads: int,
-) -> kernels.ErrorSums:
-    importance = inputs.importance
-    return kernels.measure(matrix, values, dtype=dtype, weights=importance, threads=threads)
+def _measured(
+    stored: StoredTile, errors: kernels.ErrorSums, output: calibrated.Outputs
+) -> Encoding:
+    return Encoding(
+        replace(stored, rho=output.errors.rel_mse), errors, output.errors, output.groups
+    )
 
 
 def _encode_rotated(
@@ -99,16 +89,10 @@ def _encode_rotated(
     kernels.unrotate(turned, ROTATION_SEED, block, threads)
     dtype = cast(Dtype, tensor.source.dtype)
     errors = kernels.measure(matrix, turned, dtype=dtype, threads=threads)
-    weighted, groups = None, None
-    if inputs is not None:
-        weighted = _weighted(matrix, dtype, turned, inputs, threads)
-        groups = calibrated.group_sums(matrix, dtype, turned, inputs.groups, threads)
     stored = replace(stored, relmse=errors.rel_mse)
-    return Encoding(_with_rho(stored, weighted), errors, weighted, groups)
-
-
-def _with_rho(stored: StoredTile, weighted: kernels.ErrorSums | None) -> StoredTile:
-    return stored if weighted is None else replace(stored, rho=weighted.rel_mse)
+    if inputs is None:
+        return Encoding(stored, errors, None)
+    return _measured(stored, errors, calibrated.outputs(matrix, dtype, turned, inputs, threads))
 
 
 def _turned(

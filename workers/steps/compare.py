@@ -23,11 +23,9 @@ from workers.memory import budget
 from workers.pipeline import Work, run_pass
 from workers.stages.differ import Differ
 from workers.steps.activations import activations
+from workers.steps.quality import METRICS
 
 MAX_TILES_TOLD = 1000
-_METRICS = (
-    "relmse", "sqnr_db", "cosine", "max_abs_error", "rho", "worst_group", "worst_group_rho",
-)  # fmt: skip
 
 
 def run(
@@ -138,7 +136,7 @@ def _metrics(context: JobContext, rows: list[TensorRow]) -> list[dict[str, Any]]
     for row in rows:
         mine = {"bits": row.bits, "codec": row.codec, **(row.metrics or {})}
         theirs = told.get(row.name, {})
-        differs = [k for k in ("bits", "codec", *_METRICS) if mine.get(k) != theirs.get(k)]
+        differs = [k for k in ("bits", "codec", *METRICS) if mine.get(k) != theirs.get(k)]
         if differs:
             found.append({"tensor": row.name, "differs": differs})
     return found

@@ -15,6 +15,11 @@ from service.domain.job import CandidateError, PieceError
 # weights themselves, which is what weights beyond float16's range become.
 _USELESS_SQNR_DB = 1.0
 
+# What is told of a tensor, by name; the last three where it is calibrated.
+METRICS = (
+    "relmse", "sqnr_db", "cosine", "max_abs_error", "rho", "worst_group", "worst_group_rho",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class WorstGroup:

@@ -22,10 +22,8 @@ from service.domain.succession import Adoption, Fingerprint, mismatch, other_out
 from workers import place
 from workers.job import JobContext
 from workers.place import Standing
+from workers.steps.quality import METRICS
 
-_METRICS = (
-    "relmse", "sqnr_db", "cosine", "max_abs_error", "rho", "worst_group", "worst_group_rho",
-)  # fmt: skip
 _COLUMNS = (
     "name", "dtype", "shape", "role", "codec", "bits", "group_size", "reason", "source_bytes",
     "stored_bytes",
@@ -113,7 +111,7 @@ def _report(context: JobContext, output: int, found: Standing) -> dict[str, Any]
 
 
 def _row(number: int, entry: dict[str, Any], output: int, tied: dict[str, str]) -> TensorRow:
-    measured = {name: entry[name] for name in _METRICS if name in entry}
+    measured = {name: entry[name] for name in METRICS if name in entry}
     return TensorRow(
         index=number,
         state=TensorState(entry["state"]),
