@@ -36,27 +36,56 @@ def _pick(builder: Any, name: str, a: Any, b: Any) -> Any:
     return builder.call(function, [a, b])
 
 
+class Extremes:
+    """The range of a group as its patterns pass."""
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+        self._top, self._bottom = (variable(builder, PATTERNS(None)) for _ in range(2))
+
+    def begin(self, first: Any = None) -> None:
+        """With the group's first patterns, or with none."""
+        nothing = every(PATTERNS, -0x8000), PATTERNS(None)
+        top, bottom = nothing if first is None else (first, first)
+        self._builder.store(top, self._top)
+        self._builder.store(bottom, self._bottom)
+
+    def add(self, value: Any) -> None:
+        builder = self._builder
+        builder.store(_pick(builder, "smax", builder.load(self._top), value), self._top)
+        builder.store(_pick(builder, "umax", builder.load(self._bottom), value), self._bottom)
+
+    def end(self, found: Any, place: Any, resume: Any = None) -> None:
+        """Write to found[place] what settle makes the range from; with what is there unless resume is 0."""
+        builder = self._builder
+        high = builder.load(self._top)
+        low = builder.xor(builder.load(self._bottom), every(PATTERNS, -0x8000))
+        lower, upper = list(range(TURN)), list(range(TURN, TILE))
+        folded = _pick(
+            builder,
+            "smax",
+            mixed(builder, high, low, lower + [TILE + k for k in lower]),
+            mixed(builder, high, low, upper + [TILE + k for k in upper]),
+        )
+        home = at(builder, found, builder.mul(place, place.type(TILE)), PATTERNS)
+        builder.store(folded, self._top)
+        if resume is not None:
+            with builder.if_then(builder.icmp_signed("!=", resume, resume.type(0)), likely=False):
+                earlier = builder.load(home, align=2)
+                builder.store(_pick(builder, "smax", folded, earlier), self._top)
+        builder.store(builder.load(self._top), home, align=2)
+
+
 def _extremes(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     x, found = arrays(context, builder, signature, args, 2)
     start, turns, place = args[2:]
-    first = builder.load(at(builder, x.data, start, PATTERNS), align=2)
-    top, bottom = variable(builder, first), variable(builder, first)
+    extremes = Extremes(builder)
+    extremes.begin(builder.load(at(builder, x.data, start, PATTERNS), align=2))
     with cgutils.for_range(builder, builder.sub(turns, turns.type(1))) as loop:
-        i = builder.add(builder.mul(loop.index, start.type(TILE)), start.type(TILE))
-        value = builder.load(at(builder, x.data, builder.add(start, i), PATTERNS), align=2)
-        builder.store(_pick(builder, "smax", builder.load(top), value), top)
-        builder.store(_pick(builder, "umax", builder.load(bottom), value), bottom)
-    high = builder.load(top)
-    low = builder.xor(builder.load(bottom), every(PATTERNS, -0x8000))
-    lower, upper = list(range(TURN)), list(range(TURN, TILE))
-    folded = _pick(
-        builder,
-        "smax",
-        mixed(builder, high, low, lower + [TILE + k for k in lower]),
-        mixed(builder, high, low, upper + [TILE + k for k in upper]),
-    )
-    home = at(builder, found.data, builder.mul(place, place.type(TILE)), PATTERNS)
-    builder.store(folded, home, align=2)
+        step = builder.mul(builder.add(loop.index, turns.type(1)), start.type(TILE))
+        i = builder.add(start, step)
+        extremes.add(builder.load(at(builder, x.data, i, PATTERNS), align=2))
+    extremes.end(found.data, place)
     return context.get_dummy_value()
 
 
@@ -180,7 +209,7 @@ def offset_of(builder: Any, zero: Any) -> Any:
 def _settle(kind: str, symmetric: bool) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         found, scales, mins, rules = arrays(context, builder, signature, args, 4)
-        place, stride, zero, top = args[4:]
+        place, into, stride, zero, top = args[4:]
         made, stored = _Settling(builder), Stored(context, builder, kind)
         home = builder.mul(place, place.type(TILE))
         vectors = [
@@ -200,17 +229,17 @@ def _settle(kind: str, symmetric: bool) -> Any:
             size, upper = made.symmetric(low, high, zero)
             scale = builder.select(upper, builder.fneg(size), size)
             minimum = F32T(None)
-            sign, other = builder.select(upper, minus, I32T(None)), I32T(None)
-            halves = made.patterns(size, sign), I16T(None)
+            sign = builder.select(upper, minus, I32T(None))
+            halves = [made.patterns(size, sign)]
         else:
             size, depth = made.asymmetric(low, high, top)
             scale, minimum = size, builder.fsub(F32T(None), depth)
             nought = builder.fcmp_ordered("==", depth, F32T(None))
             other = builder.select(nought, I32T(None), minus)
-            halves = made.patterns(size, I32T(None)), made.patterns(depth, other)
+            halves = [made.patterns(size, I32T(None)), made.patterns(depth, other)]
             tests += _near(builder, size, depth, high)
-        for data, value in zip((scales.data, mins.data), halves, strict=True):
-            builder.store(value, at(builder, data, place, I16T), align=2)
+        for data, value in zip((scales.data, mins.data), halves, strict=False):
+            builder.store(value, at(builder, data, into, I16T), align=2)
         inverse = builder.fdiv(every(F32T, 1.0), scale)
         bound = builder.fmul(size, every(F32T, 0.501))
         if symmetric:
@@ -250,11 +279,11 @@ def _settle_type(kind: str, symmetric: bool) -> Any:
     emit = _settle(kind, symmetric)
 
     def typed(
-        typing: Any, found: Any, scales: Any, mins: Any, rules: Any, place: Any, stride: Any,
-        zero: Any, top: Any,
+        typing: Any, found: Any, scales: Any, mins: Any, rules: Any, place: Any, into: Any,
+        stride: Any, zero: Any, top: Any,
     ) -> Any:  # fmt: skip
         result = types.Tuple((types.boolean, types.float32))
-        places, floats = (types.intp,) * 2, (types.float32,) * 2
+        places, floats = (types.intp,) * 3, (types.float32,) * 2
         return result(found, scales, mins, rules, *places, *floats), emit
 
     return typed
@@ -266,9 +295,9 @@ def _settle_type(kind: str, symmetric: bool) -> Any:
 # makes the range of a group from
 extremes = cast("Callable[..., None]", intrinsic(_extremes_type))
 
-# settle(found, scales, mins, rules, place, stride, zero, top): for the COUNT groups in found,
-# write scale and minimum, halves as uint16, to scales and mins from place on, and rules, of float32
-# (RULES, stride); zero and top, float32, as in encode.rule1
+# settle(found, scales, mins, rules, place, into, stride, zero, top): for COUNT groups, found from place
+# on, write scale and, unless symmetric, minimum, halves as uint16, to scales and mins from `into` on, and
+# rules, of float32 (RULES, stride), from place on; zero and top, float32, as in encode.rule1
 #   Result  whether all of these groups are of the ordinary kind (what is written is meaningless if
 #           not): finite, with weights of both signs, a scale that is a normal half, a minimum within
 #           FAR scales, and codes that need no clipping (symmetric: none at 0); and the largest BOUND

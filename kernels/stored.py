@@ -2,15 +2,17 @@
 
 A pair of vectors holds weights 0, 2, 4 ... and 1, 3, 5 ...: patterns of BF16 are widened without being
 moved, the even ones by a shift, the odd ones by clearing what is below them. Codes of such a pair are
-packed (see bitpack) while they are in registers: an odd one is shifted to where its even one ends,
-which makes one field of each lane, and neighbouring fields are joined in lanes twice as wide.
+packed (see bitpack) while they are in registers: an odd one is put to where its even one ends, which
+makes one field of each lane, and neighbouring fields are joined in lanes twice as wide. The former is
+one fused operation on the codes as float32, of which all such numbers are exact: with 512 bits there
+are two ports for that, and one for shifts.
 """
 
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
-from kernels.vectors import F32T, I8, I8T, I32, I32T, TURN, at, larger, mixed
+from kernels.vectors import F32T, I8, I8T, I32, I32T, TURN, added, at, larger, mixed
 
 TILE = 2 * TURN  # weights a group has a multiple of
 I16, HALF = ir.IntType(16), ir.HalfType()
@@ -83,20 +85,23 @@ class Stored:
             for value in (both, builder.lshr(both, every(I32T, 16)))
         ]
 
-    def put(self, data: Any, index: Any, codes: list[Any], bits: int) -> None:
-        """Pack the codes of a pair, the lowest bits of their lanes, into the row of packed codes `data`;
-        they are weights index, ..."""
+    def put(self, data: Any, index: Any, even: Any, odd: Any, bits: int) -> None:
+        """Pack the codes of a pair into the row of packed codes `data`, as weights index, ...
+
+        even, odd   float32: even + odd 2^bits is ROUND plus the field of two codes
+        """
         builder = self._builder
-        fields = builder.or_(codes[0], builder.shl(codes[1], every(I32T, bits)))
+        fields = builder.bitcast(added(builder, odd, every(F32T, 2.0**bits), even), I32T)
         home = _home(builder, data, index, bits)
         if bits == 8:
             packed = builder.trunc(fields, I16T)
         elif bits == 4:
             packed = builder.trunc(fields, I8T)
         else:
-            fields = builder.and_(fields, every(I32T, (1 << 2 * bits) - 1))
             wide = builder.bitcast(fields, I64H)
-            wide = builder.or_(wide, builder.lshr(wide, every(I64H, 32 - 2 * bits)))
+            low, high = every(I64H, (1 << 2 * bits) - 1), every(I64H, -(1 << 2 * bits))
+            upper = builder.and_(builder.lshr(wide, every(I64H, 32 - 2 * bits)), high)
+            wide = builder.or_(builder.and_(wide, low), upper)
             packed = builder.trunc(wide, I8H) if bits == 2 else _twelves(builder, wide)
         builder.store(packed, builder.bitcast(home, packed.type.as_pointer()), align=1)
 

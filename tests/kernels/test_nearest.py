@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
-from kernels.nearest import SHORT, SPAN, whole
+from kernels.nearest import SHORT, whole
+from kernels.phases import SPAN
 from kernels.widen import KINDS
 from tests.kernels.strategies import BITS, LANDMARKS, bits, llm_like, narrow
 from tests.naive import affine, bitstream, minmax
@@ -87,6 +88,25 @@ def test_rows_of_several_spans(dtype, n_bits, group):
         np.testing.assert_array_equal(encoded.codes, bitstream.pack(codes, n_bits))
         v = affine.decode_rows(codes, scales, None if symmetric else mins, n_bits, group)
         expect_sums(encoded.errors, w, v)
+
+
+@pytest.mark.parametrize("spans", [1, 2, 3, 4])
+@pytest.mark.parametrize("pattern", [0x3F80, 0x0000, 0x7F7F])
+def test_a_row_that_is_left_to_others_does_not_disturb_those_around_it(spans, pattern):
+    """Ranges are found a row ahead: rows are as each is alone, whichever group is not ordinary."""
+    cols = spans * SPAN - 96
+    for span in range(spans):
+        for group in (0, 5):
+            x = llm_like(6, cols, spans)
+            start = span * SPAN + group * 32
+            x[1, start : start + 32] = x[4, start : start + 32] = pattern
+            options = {"dtype": "BF16", "bits": 4, "group_size": 32, "method": "minmax"}
+            made = kernels.quantize(x, symmetric=False, **options)
+            for row in range(len(x)):
+                alone = kernels.quantize(x[row : row + 1], symmetric=False, **options)
+                np.testing.assert_array_equal(made.codes[row], alone.codes[0])
+                np.testing.assert_array_equal(made.scales[row], alone.scales[0])
+                np.testing.assert_array_equal(made.mins[row], alone.mins[0])
 
 
 def test_errors_at_8_bits_are_known_to_a_millionth():
