@@ -1,7 +1,10 @@
 """Whole jobs, as processes: `arrowquant quantize` against two others.
 
     move    a bare mover: the same bytes in, as many out, nothing between
-    batch   the load-it-all way with the same kernels, where it fits into half of this memory
+    batch   the load-it-all way with the same kernels, where it fits into half of this memory;
+            from folder to folder only
+    without ours with a part switched off (see benchmarks/without.py); from bucket to bucket only, where reads
+            take long, and not of the largest model
 
 For every size of model, every job: wall time, processor time and peak memory of each process. `run`
 goes from folder to folder, `run_s3` from bucket to bucket of a server on this machine.
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 MODEL = "model.safetensors"
+# What a job from bucket to bucket is raced without, and its part's name in benchmarks/without.py.
+SWITCHED_OFF = {"no overlap": "overlap", "one read at a time": "parallel"}
 MOST_ROUNDS_OF_LARGEST = 3  # they take minutes each, and their ratios hardly differ
 
 
@@ -232,11 +237,15 @@ def _buckets(model: Model, job: Job, server: S3Server, source: str) -> Field:
     def field(artifact_bytes: int) -> dict[str, Contestant]:
         words = [f"s3://{source}/{MODEL}", "s3://{bucket}/target", str(artifact_bytes)]
         places = f"s3://{source}/", "s3://{bucket}/out"
-        return {
-            "first": afresh(_ours(model, job, *places, account, ())),
-            "ours": afresh(_ours(model, job, *places, account)),
-            "move": afresh(_module(model.folder, ["benchmarks.mover", *words], account)),
+        found = {
+            "first": _ours(model, job, *places, account, ()),
+            "ours": _ours(model, job, *places, account),
+            "move": _module(model.folder, ["benchmarks.mover", *words], account),
         }
+        if model.size != "7B":
+            for name, part in SWITCHED_OFF.items():
+                found[name] = _ours(model, job, *places, account, without=part)
+        return {key: afresh(process) for key, process in found.items()}
 
     return field
 
@@ -273,9 +282,12 @@ def _ours(
     target: str,
     account: dict[str, str],
     limits: tuple[str, ...] = ("--max-memory", "500MiB"),
+    without: str | None = None,
 ) -> Process:
-    program = str(Path(sys.executable).with_name("arrowquant"))
-    command = [program, "quantize", source, target, "--replace", "--json", *job.options()]
+    program = [str(Path(sys.executable).with_name("arrowquant"))]
+    if without:
+        program = [sys.executable, "-m", "benchmarks.without", without]
+    command = [*program, "quantize", source, target, "--replace", "--json", *job.options()]
     command += ["--no-fallback", *limits]
     data = {"ARROWQUANT_DATA_DIR": str(model.folder / "data")}
     return Process(model.folder, command, data | _cache(model.folder) | account)

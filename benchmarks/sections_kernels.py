@@ -9,6 +9,7 @@ from benchmarks.findings import Findings, Record, peer_ratio, rate, roofline, us
 from benchmarks.page import NOT_MEASURED, Page, number, percent, times
 from benchmarks.timing import median_ratio
 
+COMPARED = {"ours", "move"}  # contestants that are not ours with a part switched off
 # Shares of the traffic loop that we hold ourselves to, by group size.
 BARS = {32: 0.65, 64: 0.75, 128: 0.75}
 
@@ -273,20 +274,29 @@ def steps(found: Findings, page: Page) -> None:
 
 def switches(found: Findings, page: Page) -> None:
     """What each part of the engine brings."""
-    records = found.records("switches")
+    kernels_and_jobs = found.records("switches")
     page.add("### One part switched off at a time")
-    if not records:
+    if not kernels_and_jobs:
         page.add(NOT_MEASURED)
         return
+    records = {
+        what: [r for r in kernels_and_jobs if r["labels"]["what"] == kind]
+        for what, kind in (("kernel", "kernel"), ("job, folder to folder", "job"))
+    }
+    records["job, bucket to bucket"] = [
+        r for r in found.records("pipeline_s3") if set(r["seconds"]) - COMPARED
+    ]
     page.add(
         "The time without a part over the time with it, median of the ratios within a round: more "
         "than 1 is what the part brings, about 1 means that it brings nothing here. Jobs are whole "
-        "processes from folder to folder, start included; without overlap nothing is read while a "
-        "tile is quantized or written."
+        "processes, start included; without overlap nothing is read while a tile is quantized or "
+        "written."
     )
-    for what in ("kernel", "job"):
-        chosen = [r for r in records if r["labels"]["what"] == what and r["seconds"].get("ours")]
-        parts = list(dict.fromkeys(part for r in chosen for part in r["seconds"] if part != "ours"))
+    for what, those in records.items():
+        chosen = [r for r in those if r["seconds"].get("ours")]
+        if not chosen:
+            continue
+        parts = list(dict.fromkeys(p for r in chosen for p in r["seconds"] if p not in COMPARED))
         page.table(
             [what, "Mweights/s", *parts],
             [

@@ -28,6 +28,7 @@ Matrix = npt.NDArray[np.uint16]
 
 PEER_SECONDS = 1.5  # a slow peer gets so many rows that a run takes about this long
 PROBE_ROWS = 32
+AT_LEAST_S = 1.0  # of rounds of a setting
 
 
 def run(context: Context) -> Result:
@@ -57,6 +58,7 @@ def _against_traffic(context: Context, result: Result, x: Matrix, setting: Setti
             "traffic_numpy": timed(lambda: traffic.numpy(context.threads)),
         },
         context.rounds,
+        at_least_s=AT_LEAST_S,
     )
     _note(result, setting.name, done.errors)
     result.add(

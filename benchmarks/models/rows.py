@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-STRENGTHS = {8: (0.0, 1.0), 4: (0.0, 1.0), 3: (0.0, 1.0), 2: (0.0, 0.5, 1.0)}
+STRENGTHS = (0.0, 1.0)
 # Groups and widths of their scales: what they add is (scale bits + minimum bits) / group + 1/8.
-SUPERBLOCKS = {4: ((32, 4), (32, 6)), 3: ((32, 4), (32, 6)), 2: ((32, 4), (16, 4))}
+SUPERBLOCKS = {4: ((32, 4), (32, 6)), 3: ((32, 4),), 2: ((32, 4), (16, 4))}
 # Those that are tried with calibration: first what takes no more bits than plain groups of 64.
 SMALL = {4: ((32, 4),), 3: ((32, 4),), 2: ((32, 4), (16, 4))}
-RULES = ("static", "per-token")
 # What a recipe's `activations` says for each mode, beside bits.
 TABLES: dict[str, dict[str, Any]] = {
     "static": {"mode": "static", "groups": 1, "clip": "minmax"},
@@ -21,8 +20,8 @@ TABLES: dict[str, dict[str, Any]] = {
     "per-token": {"mode": "dynamic_per_token"},
     "as it comes": {},
 }
-AGGREGATES = ("max", "mean", "salience")
-BUDGETS = (2.5, 2.75, 3.0, 3.25, 3.5, 4.0)
+AGGREGATES = ("mean", "max", "salience")  # the default first
+BUDGETS = (2.75, 3.0, 3.25, 3.5, 4.0)
 CHOICE = 3.25  # below, models this small have but one artifact that fits
 
 
@@ -73,9 +72,6 @@ def rows() -> Iterator[Row]:
     for bits in (8, 4, 3, 2):
         yield from _weights_only(bits)
     yield from _tables()
-    for bits in (8, 4):
-        for mode in RULES:
-            yield Row(f"W16 A{bits} {mode}", f"A {mode}", None, {"mode": mode, "bits": bits})
     for weights, acts in ((8, 8), (4, 8), (4, 4), (2, 8)):
         yield from _both(weights, acts)
     yield from _products()
@@ -84,17 +80,15 @@ def rows() -> Iterator[Row]:
 def _tables() -> Iterator[Row]:
     """Activations as our artifacts say, from 4 bits on up, smoothed and not."""
     bare, four = Row("W16", "16 bits"), _calibrated(_ours(4, 64, "lsq", 1.0))
-    for acts in (4, 8):
-        for row in (bare, four):
-            for mode in TABLES:
-                yield _tabled(row, acts, mode)
+    for row, acts in ((bare, 4), (four, 4), (four, 8)):
+        for mode in TABLES:
+            yield _tabled(row, acts, mode)
     for row in (four, bare):
-        for aggregate in AGGREGATES:
-            yield _smoothed(row, 4, "per-token", aggregate)
-        for mode in ("static", "static-mse", "time", "time-mse"):
-            yield _smoothed(row, 4, mode, "max")
+        for mode in ("static", "static-mse", "time", "time-mse", "per-token"):
+            yield _smoothed(row, 4, mode, AGGREGATES[0])
     for aggregate in AGGREGATES[1:]:
-        yield _smoothed(four, 4, "time-mse", aggregate)
+        for mode in ("time-mse", "per-token"):
+            yield _smoothed(four, 4, mode, aggregate)
 
 
 def _products() -> Iterator[Row]:
@@ -122,7 +116,7 @@ def _weights_only(bits: int) -> Iterator[Row]:
     """Other people's methods, then ours step by step: range, least squares, gain, two levels of scales, inputs."""
     yield _reference("rtn", bits, 0)
     yield _ours(bits, 64, "minmax", 0.0)
-    for unbias in STRENGTHS[bits]:
+    for unbias in STRENGTHS:
         yield _ours(bits, 64, "lsq", unbias)
     if bits == 8:
         return
@@ -130,9 +124,9 @@ def _weights_only(bits: int) -> Iterator[Row]:
         yield _reference("hqq", bits, group)
         yield _reference("gptq", bits, group)
     for group, scale_bits in SUPERBLOCKS[bits]:
-        for unbias in STRENGTHS[bits]:
+        for unbias in STRENGTHS:
             yield _superblock(bits, group, scale_bits, unbias)
-    for unbias in (0.0, 1.0):
+    for unbias in STRENGTHS:
         yield _ours(bits, 0, "trellis", unbias)
     yield _calibrated(_ours(bits, 0, "trellis", 1.0))
     yield from _by_inputs(bits)
@@ -141,9 +135,9 @@ def _weights_only(bits: int) -> Iterator[Row]:
 def _by_inputs(bits: int) -> Iterator[Row]:
     """With what the inputs of layers are: by their energy, then by all second moments, each without and with the
     gain of rows kept; at last after AWQ's factors."""
-    for unbias in (0.0, 1.0):
+    for unbias in STRENGTHS:
+        yield _calibrated(_ours(bits, 64, "lsq", unbias))
         for way in ("calibrated", "gptq"):
-            yield _calibrated(_ours(bits, 64, "lsq", unbias), way)
             for group, scale_bits in SMALL[bits]:
                 yield _calibrated(_superblock(bits, group, scale_bits, unbias), way)
     yield _calibrated(_superblock(bits, *SMALL[bits][0], 1.0), "awq gptq")
@@ -155,11 +149,12 @@ def _both(bits: int, acts: int) -> Iterator[Row]:
         yield _with(_reference("rtn", bits, 0), acts, mode)
     # Q-DiT (Chen et al. 2024): groups, GPTQ's rounding, activations quantized as they come.
     yield _with(_reference("gptq", bits, 64), acts, "per-token", name="Q-DiT-like")
-    yield _with(_ours(bits, 64, "lsq", 1.0), acts, "per-token")
-    if bits < 8:
+    if bits == 8:
+        yield _with(_ours(bits, 64, "lsq", 1.0), acts, "per-token")
+    else:
         small = _superblock(bits, *SMALL[bits][0], 1.0)
         yield _tabled(_calibrated(small), acts, "per-token")
-        yield _smoothed(_calibrated(small), acts, "per-token", "max")
+        yield _smoothed(_calibrated(small), acts, "per-token", AGGREGATES[0])
         yield _with(_calibrated(small, "gptq"), acts, "per-token")
         yield _with(_ours(bits, 0, "trellis", 1.0), acts, "per-token")
 

@@ -15,7 +15,7 @@ from benchmarks.peers.catalog import CONTENDERS, HERE, OURS, Contender
 from benchmarks.peers.client import Peer
 from benchmarks.peers.environments import Environment, PeerFailed
 from benchmarks.synthetic import llm_like, widened
-from benchmarks.timing import clean, interleave
+from benchmarks.timing import clean
 
 NUMPY = next(c for c in CONTENDERS if c.name == "NumPy 4 bits G64")
 
@@ -118,21 +118,6 @@ def test_every_contender_has_a_module() -> None:
         assert contender.path.is_file()
         assert contender.path.parent == HERE
     assert len({contender.name for contender in CONTENDERS}) == len(CONTENDERS)
-
-
-def test_rounds_are_interleaved_and_a_failure_ends_only_its_own() -> None:
-    order: list[str] = []
-
-    def run(name: str) -> float:
-        order.append(name)
-        if name == "b" and order.count("b") == 2:
-            raise RuntimeError("enough")
-        return 1.0
-
-    done = interleave({"a": lambda: run("a"), "b": lambda: run("b")}, 2)
-    assert order == ["a", "b", "a", "b", "a"]
-    assert done.seconds == {"a": [1.0, 1.0], "b": []}
-    assert done.errors == {"b": "RuntimeError: enough"}
 
 
 def test_messages_that_are_kept_name_no_place_of_this_machine() -> None:
