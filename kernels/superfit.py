@@ -11,7 +11,8 @@ all sums is fixed and fused operations are asked for by name, so every processor
 3. Codes    Weights are rounded with the S_j nearest to s_j / d and the M_j nearest to c_j / dm.
 4. Again    d and dm are refitted to all codes of the super-block by least squares and rounded, and
             weights are rounded once more. At 2 bits they are then rounded with M_j moved by the mean
-            error that leaves, and with the S_j below and above. Kept if the squared error is smaller.
+            error that leaves, and with the S_j below and above, and all of it is done twice. Kept
+            while the squared error falls.
 
 Refits are corrections: with e what the current numbers leave, D = sum h sum h L^2 - (sum h L)^2,
 
@@ -41,10 +42,10 @@ ENDS = {
     ),
     (3, 16): ((0.95, 0.95), (0.9, 1.05), (1.05, 0.9), (1.05, 1.05), (0.95, 0.85), (0.9, 1.0)),
     (2, 32): (
-        *((0.75, 0.75), (0.9, 0.6), (0.6, 0.85), (0.85, 0.7), (0.7, 0.85), (0.55, 0.95)),
-        *((1.05, 0.6), (0.7, 0.6), (0.9, 0.85), (0.6, 0.7), (0.8, 1.05), (0.8, 0.55)),
-        *((1.0, 0.75), (0.85, 0.95), (0.9, 0.5), (0.5, 1.05), (0.5, 0.85), (0.65, 0.65)),
-        *((0.55, 0.75), (0.65, 0.95)),
+        *((0.75, 0.75), (0.85, 0.6), (0.65, 0.9), (0.8, 0.7), (0.65, 0.8), (0.95, 0.55)),
+        *((0.55, 0.95), (0.95, 0.9), (0.65, 0.6), (0.8, 0.9), (1.05, 0.75), (0.55, 0.75)),
+        *((0.75, 0.6), (0.65, 0.7), (1.0, 0.5), (0.75, 1.05), (0.8, 0.5), (0.5, 0.8)),
+        *((0.5, 1.0), (0.9, 0.75), (1.1, 0.65), (0.75, 0.95), (0.85, 0.85), (0.95, 0.7)),
     ),
     (2, 16): (
         *((0.8, 0.8), (0.7, 1.0), (1.0, 0.75), (0.75, 0.9), (1.05, 0.65), (0.95, 0.9)),
@@ -190,19 +191,21 @@ def fit_super(
     _nearest(scales, steps[0], nought, top, saved[0, :lanes])
     _nearest(centres, steps[1], -limit, limit - 1.0, saved[1, :lanes])
     error = _probe_all(x, h, state, steps, saved, 1, scale_bits, items, lanes, curve)
-    d, dm = _resolve(state, steps, lanes)
-    new_half, new_mid = (
-        half_nearest1(np.float32(d / units[0])),
-        half_nearest1(np.float32(dm / units[1])),
-    )
-    if not 0.0 < d or (new_half == half and new_mid == mid):
-        return half, mid
-    for j in range(lanes):
-        saved[0, j], saved[1, j] = state[SCALE, j], state[CENTRE, j]
-    steps = np.float32(single1(new_half) * units[0]), np.float32(single1(new_mid) * units[1])
-    probes = len(PROBES) if curve[-1] < 4 else 1
-    if _probe_all(x, h, state, steps, saved, probes, scale_bits, items, lanes, curve) < error:
-        return new_half, new_mid
-    for j in range(lanes):
-        state[SCALE, j], state[CENTRE, j] = saved[0, j], saved[1, j]
+    two_bits = curve[-1] < 4
+    probes = len(PROBES) if two_bits else 1
+    for _ in range(2 if two_bits else 1):
+        d, dm = _resolve(state, steps, lanes)
+        new_half = half_nearest1(np.float32(d / units[0]))
+        new_mid = half_nearest1(np.float32(dm / units[1]))
+        if not 0.0 < d or (new_half == half and new_mid == mid):
+            break
+        for j in range(lanes):
+            saved[0, j], saved[1, j] = state[SCALE, j], state[CENTRE, j]
+        steps = np.float32(single1(new_half) * units[0]), np.float32(single1(new_mid) * units[1])
+        found = _probe_all(x, h, state, steps, saved, probes, scale_bits, items, lanes, curve)
+        if not found < error:
+            for j in range(lanes):
+                state[SCALE, j], state[CENTRE, j] = saved[0, j], saved[1, j]
+            break
+        error, half, mid = found, new_half, new_mid
     return half, mid
