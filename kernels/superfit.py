@@ -4,16 +4,15 @@ All groups of a super-block are worked on at once, one in each lane (see sweeps)
 by a power of two to about 1 and importances h of at most 1 (0 where a row ends early). The order of
 all sums is fixed and fused operations are asked for by name, so every processor finds the same.
 
-1. Search   The range of a group is shrunk at either end by a few factors; for each, codes are
-            rounded and s, c refitted to them by least squares. The best is rounded and refitted
-            again (Lloyd's iteration).
+1. Search   Either end of the range of a group is moved by a few factors; for each, codes are rounded
+            and s, c refitted to them by least squares. The best is kept.
 2. Steps    d covers the largest s_j and dm the largest |c_j|, which gets the code -2^(bits - 1), so
             dm may be negative. Smaller steps were tried and are no better than 0.002 dB.
-3. Codes    For S_j around s_j / d: weights are rounded with S_j and M_j, M_j is moved by the mean
-            error that leaves, and with S_j next to s_j / d weights are rounded again. The smallest
-            squared error is kept.
-4. Again    d and dm are refitted to all codes of the super-block by least squares and rounded;
-            weights are rounded and M_j moved once more. Kept if the squared error is smaller.
+3. Codes    Weights are rounded with the S_j nearest to s_j / d and the M_j nearest to c_j / dm.
+4. Again    d and dm are refitted to all codes of the super-block by least squares and rounded, and
+            weights are rounded once more. At 2 bits they are then rounded with M_j moved by the mean
+            error that leaves, and with the S_j below and above, and all of it is done twice. Kept
+            while the squared error falls.
 
 Refits are corrections: with e what the current numbers leave, D = sum h sum h L^2 - (sum h L)^2,
 
@@ -22,8 +21,6 @@ Refits are corrections: with e what the current numbers leave, D = sum h sum h L
 
 Source: Lloyd, Least squares quantization in PCM, 1982; coordinate descent over quantized scales.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,34 +31,41 @@ from kernels.levels import Curve, largest_for
 from kernels.sweeps import BEST, CENTRE, MOVED, SCALE, SUMS, TOTAL, TRIED, C, S, probe, refit
 from kernels.vectors import STEP
 
-# What of the lower and of the upper half of a range is kept, by bits; at 2 bits also by weights of a
-# group, of which long ones gain from a finer grid.
-_GRIDS = {16: (0.95, 0.75, 0.6), 32: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)}
-_ENDS = {
-    3: ((1.0, 1.0), (0.88, 0.88), (0.76, 0.76), (1.0, 0.86), (0.86, 1.0), (0.9, 0.72), (0.72, 0.9)),
-    4: ((1.0, 1.0), (0.9, 0.9), (0.8, 0.8), (1.0, 0.85), (0.85, 1.0)),
+# What of the lower and of the upper half of a range is kept, by bits and weights of a group: of a fine grid, those
+# that lower the error most together, chosen one after the other on Gaussian and on heavy-tailed groups.
+ENDS = {
+    (4, 32): ((0.975, 0.975), (0.95, 1.025), (1.025, 0.95), (1.025, 1.0)),
+    (4, 16): ((1.0, 1.0), (1.025, 0.95), (0.975, 1.025), (0.95, 1.125), (1.125, 0.95)),
+    (3, 32): (
+        *((0.95, 0.95), (1.0, 0.85), (0.85, 1.0), (0.9, 0.95), (0.95, 0.9), (1.1, 0.9)),
+        (0.95, 1.1),
+    ),
+    (3, 16): ((0.95, 0.95), (0.9, 1.05), (1.05, 0.9), (1.05, 1.05), (0.95, 0.85), (0.9, 1.0)),
+    (2, 32): (
+        *((0.75, 0.75), (0.85, 0.6), (0.65, 0.9), (0.8, 0.7), (0.65, 0.8), (0.95, 0.55)),
+        *((0.55, 0.95), (0.95, 0.9), (0.65, 0.6), (0.8, 0.9), (1.05, 0.75), (0.55, 0.75)),
+        *((0.75, 0.6), (0.65, 0.7), (1.0, 0.5), (0.75, 1.05), (0.8, 0.5), (0.5, 0.8)),
+        *((0.5, 1.0), (0.9, 0.75), (1.1, 0.65), (0.75, 0.95), (0.85, 0.85), (0.95, 0.7)),
+    ),
+    (2, 16): (
+        *((0.8, 0.8), (0.7, 1.0), (1.0, 0.75), (0.75, 0.9), (1.05, 0.65), (0.95, 0.9)),
+        (0.65, 1.1),
+    ),
 }
-ROUNDS = 1  # Lloyd's iterations; a second one gains 0.01 dB at 4 bits and nothing below
-WINDOW = (0.0, -1.0, 1.0)  # scale codes tried about the nearest
-
-
-def ends_for(bits: int, items: int) -> Sequence[tuple[float, float]]:
-    """What step 1 keeps of the lower and of the upper half of a range of so many weights."""
-    if bits in _ENDS:
-        return _ENDS[bits]
-    return [(low, high) for low in _GRIDS[items] for high in _GRIDS[items]]
+# Scale codes tried about the nearest; the second time with M moved. Above 2 bits only the nearest is: another start
+# gains more in as much time.
+PROBES = (0.0, 0.0, -1.0, 1.0)
 
 
 def starts_for(bits: int, items: int) -> NDArray[np.float32]:
-    """First scales and centres for a range of -1 .. 1, then a line of zeros for each further round.
+    """First scales and centres for a range of -1 .. 1.
 
     Result  float32 (starts, 2), the width and shift of sweeps.refit
     """
-    ends = np.array(ends_for(bits, items))
+    ends = np.array(ENDS[bits, items])
     widths = (ends[:, 0] + ends[:, 1]) / (2.0 * largest_for(bits))
     shifts = (ends[:, 1] - ends[:, 0]) / 2.0
-    rounds = np.zeros((ROUNDS, 2))
-    return np.vstack([np.stack([widths, shifts], axis=1), rounds]).astype(np.float32)
+    return np.stack([widths, shifts], axis=1).astype(np.float32)
 
 
 @kernel
@@ -104,13 +108,13 @@ def _probe_all(
     state: NDArray[np.float32],
     steps: tuple[np.float32, np.float32],
     saved: NDArray[np.float32],
-    tries: int,
+    probes: int,
     scale_bits: int,
     items: int,
     lanes: int,
     curve: Curve,
 ) -> np.float64:
-    """Step 3 around the codes in saved (2, LANES), to SCALE and CENTRE; the squared error."""
+    """Codes around those in saved (2, LANES), the first `probes` of PROBES, to SCALE and CENTRE; the squared error."""
     d, dm = steps
     top, limit = np.float32((1 << scale_bits) - 1), np.float32(1 << (scale_bits - 1))
     per = np.float32(0.0) if dm == 0 else np.float32(np.float32(1.0) / dm)
@@ -118,13 +122,13 @@ def _probe_all(
         state[BEST, j] = np.float32(np.inf)
         state[CENTRE, j] = saved[1, j]
     for column in range(0, lanes, STEP):
-        for k in range(tries):
+        for k in range(probes):
             for j in range(column, column + STEP):
-                tried = np.float32(saved[0, j] + np.float32(WINDOW[k]))
+                tried = np.float32(saved[0, j] + np.float32(PROBES[k]))
                 state[TRIED, j] = min(max(tried, np.float32(0.0)), top)
-                state[MOVED, j] = state[CENTRE, j]
-            for _ in range(2 if k == 0 else 1):
-                probe(x, h, state, column * items, items, column, d, dm, per, limit, curve)
+                if k != 1:
+                    state[MOVED, j] = state[CENTRE, j]
+            probe(x, h, state, column * items, items, column, d, dm, per, limit, curve)
     error = 0.0
     for j in range(lanes):
         error += np.float64(state[BEST, j])
@@ -186,20 +190,22 @@ def fit_super(
     steps = np.float32(single1(half) * units[0]), np.float32(single1(mid) * units[1])
     _nearest(scales, steps[0], nought, top, saved[0, :lanes])
     _nearest(centres, steps[1], -limit, limit - 1.0, saved[1, :lanes])
-    tries = len(WINDOW)
-    error = _probe_all(x, h, state, steps, saved, tries, scale_bits, items, lanes, curve)
-    d, dm = _resolve(state, steps, lanes)
-    new_half, new_mid = (
-        half_nearest1(np.float32(d / units[0])),
-        half_nearest1(np.float32(dm / units[1])),
-    )
-    if not 0.0 < d or (new_half == half and new_mid == mid):
-        return half, mid
-    for j in range(lanes):
-        saved[0, j], saved[1, j] = state[SCALE, j], state[CENTRE, j]
-    steps = np.float32(single1(new_half) * units[0]), np.float32(single1(new_mid) * units[1])
-    if _probe_all(x, h, state, steps, saved, 1, scale_bits, items, lanes, curve) < error:
-        return new_half, new_mid
-    for j in range(lanes):
-        state[SCALE, j], state[CENTRE, j] = saved[0, j], saved[1, j]
+    error = _probe_all(x, h, state, steps, saved, 1, scale_bits, items, lanes, curve)
+    two_bits = curve[-1] < 4
+    probes = len(PROBES) if two_bits else 1
+    for _ in range(2 if two_bits else 1):
+        d, dm = _resolve(state, steps, lanes)
+        new_half = half_nearest1(np.float32(d / units[0]))
+        new_mid = half_nearest1(np.float32(dm / units[1]))
+        if not 0.0 < d or (new_half == half and new_mid == mid):
+            break
+        for j in range(lanes):
+            saved[0, j], saved[1, j] = state[SCALE, j], state[CENTRE, j]
+        steps = np.float32(single1(new_half) * units[0]), np.float32(single1(new_mid) * units[1])
+        found = _probe_all(x, h, state, steps, saved, probes, scale_bits, items, lanes, curve)
+        if not found < error:
+            for j in range(lanes):
+                state[SCALE, j], state[CENTRE, j] = saved[0, j], saved[1, j]
+            break
+        error, half, mid = found, new_half, new_mid
     return half, mid

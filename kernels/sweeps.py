@@ -111,10 +111,8 @@ def _refit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     state = _State(builder, state_array, column)
     fadd, fsub, fmul, fdiv = builder.fadd, builder.fsub, builder.fmul, builder.fdiv
     width, shift = (splat(builder, value, F32S) for value in args[6:8])
-    fresh = builder.fcmp_ordered(">", width, NOUGHTS)
     half = state.load(HALF)
-    scale = builder.select(fresh, fmul(half, width), state.load(S))
-    centre = builder.select(fresh, fadd(state.load(MID), fmul(half, shift)), state.load(C))
+    scale, centre = fmul(half, width), fadd(state.load(MID), fmul(half, shift))
     sl, sll, se, sel, see = _sums(builder, x, h, base, count, levels, scale, centre)
     total = state.load(TOTAL)
     product = fmul(total, sll)
@@ -195,8 +193,8 @@ def _probe_type(
 # over the items of a group; e = x - c - s L with L the level near (x - c) / s.
 #
 # refit(x, h, state, base, count, column, width, shift, curve): round with s = width HALF and c = MID
-# + shift HALF, or, when width is 0, with S and C; refit s and c to the codes by least squares (see
-# superfit) and keep them in S and C, with their error and sum h L^2, if the error is below BEST
+# + shift HALF; refit s and c to the codes by least squares (see superfit) and keep them in S and C,
+# with their error and sum h L^2, if the error is below BEST
 refit = cast("Callable[..., None]", intrinsic(_refit_type))
 
 # probe(x, h, state, base, count, column, d, dm, per_dm, limit, curve): round with s = d TRIED and

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import superfit
 from kernels.bitpack import row_bytes
 from kernels.blocks import blocks
 from kernels.levels import curve_for, levels_for
@@ -93,8 +92,6 @@ def test_a_super_block_never_grows(data, dtype, config):
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_fit_agrees_with_its_twin(config, weighted):
-    bits, items, _ = config
-    assert tuple(superfit.ends_for(bits, items)) == tuple(superblock.ends(bits, items))
     x = llm_like(4, 1000, 11)
     w = affine.widen(x, "BF16")
     h = np.random.default_rng(4).lognormal(0.0, 1.5, 1000).astype(np.float32)
@@ -111,7 +108,7 @@ def test_the_fit_agrees_with_its_twin(config, weighted):
         np.testing.assert_allclose(encoded.weighted.sum_e2, error, rtol=1e-9)
 
 
-QUALITY = {(4, 32, 6): (4.5, 22.8), (3, 32, 6): (3.5, 16.55), (2, 16, 4): (2.625, 11.5),
+QUALITY = {(4, 32, 6): (4.5, 22.9), (3, 32, 6): (3.5, 16.55), (2, 16, 4): (2.625, 11.5),
            (2, 32, 4): (2.375, 10.15)}  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kernels.superfit import ENDS, PROBES
 from tests.naive import affine, halves
 
 F32 = np.float32
@@ -11,16 +12,6 @@ LEVELS = {
     3: (-45, -29, -16, -5, 5, 16, 29, 45),
     4: (-127, -104, -84, -65, -49, -34, -20, -7, 7, 20, 34, 49, 65, 84, 104, 127),
 }
-GRIDS = {16: (0.95, 0.75, 0.6), 32: (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)}
-ENDS = {
-    3: ((1.0, 1.0), (0.88, 0.88), (0.76, 0.76), (1.0, 0.86), (0.86, 1.0), (0.9, 0.72), (0.72, 0.9)),
-    4: ((1.0, 1.0), (0.9, 0.9), (0.8, 0.8), (1.0, 0.85), (0.85, 1.0)),
-}
-
-
-def ends(bits, items):
-    """What the search keeps of either half of a range."""
-    return ENDS.get(bits) or [(low, high) for low in GRIDS[items] for high in GRIDS[items]]
 
 
 def nearest_codes(t, bits):
@@ -99,24 +90,23 @@ class Group:
         top = LEVELS[self.bits][-1]
         found = [
             self.refit(half * (low + high) / 2 / top, mid + half * (high - low) / 2)
-            for low, high in ends(self.bits, self.items)
+            for low, high in ENDS[self.bits, self.items]
         ]
-        best = min((f for f in found if f[1] >= 0), key=lambda f: f[0])
-        again = self.refit(*best[1:])
-        return again[1:] if again[0] < best[0] and again[1] >= 0 else best[1:]
+        return min((f for f in found if f[1] >= 0), key=lambda f: f[0])[1:]
 
-    def probe(self, d, dm, scale_code, centre_code, tries, scale_bits):
+    def probe(self, d, dm, scale_code, centre_code, probes, scale_bits):
         """Best (error, S, M, sums), M centred."""
         top, limit = 2**scale_bits - 1, 2 ** (scale_bits - 1)
         best = (np.inf, 0, centre_code, None)
-        for shift in tries:
-            tried, moved = min(max(scale_code + shift, 0), top), best[2]
-            for _ in range(1 if shift else 2):
-                sums = self.look(d * tried, dm * moved)
-                if sums[4] < best[0]:
-                    best = (sums[4], tried, moved, sums)
-                step = np.rint(sums[2] / self.h.sum() / dm) if dm else 0
-                moved = max(min(moved + step, limit - 1), -limit)
+        for k, shift in enumerate(PROBES[:probes]):
+            tried = min(max(scale_code + shift, 0), top)
+            if k != 1:
+                moved = best[2]
+            sums = self.look(d * tried, dm * moved)
+            if sums[4] < best[0]:
+                best = (sums[4], tried, moved, sums)
+            step = np.rint(sums[2] / self.h.sum() / dm) if dm else 0
+            moved = max(min(moved + step, limit - 1), -limit)
         return best
 
 
@@ -132,9 +122,10 @@ def fit(groups, scale_bits):
     first = np.clip(np.floor(scales / step + 0.5), 0, top) if d else 0 * scales
     mids = np.clip(np.floor(centres / mid_step + 0.5), -limit, limit - 1) if dm else 0 * centres
     best = None
-    for tries in ((0, -1, 1), (0,)):
+    every = len(PROBES)
+    for probes in (1, every, every) if groups[0].bits == 2 else (1, 1):
         found = [
-            group.probe(float(d) * fine, float(dm) * coarse, a, b, tries, scale_bits)
+            group.probe(float(d) * fine, float(dm) * coarse, a, b, probes, scale_bits)
             for group, a, b in zip(groups, first, mids, strict=True)
         ]
         error = sum(f[0] for f in found)
