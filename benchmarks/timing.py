@@ -14,6 +14,7 @@ from statistics import median
 
 Run = Callable[[], float]
 REST_SECONDS = 0.3
+WAKE_SECONDS = 0.15
 
 
 @dataclass(slots=True)
@@ -37,13 +38,16 @@ def timed(work: Callable[[], object]) -> Run:
 
 def rested(run: Run) -> Run:
     """A run that begins when threads of the one before are asleep: some spin on after their work, OpenMP's
-    for a fifth of a second. A short one runs again at once and the second counts: a processor that
-    has slept takes milliseconds to be as fast as it was."""
+    for a fifth of a second. Short ones are run over and over until the processors are awake, which
+    takes some hundredths of a second here, and the last counts."""
 
     def late() -> float:
         time.sleep(REST_SECONDS)
-        seconds = run()
-        return run() if seconds < REST_SECONDS else seconds
+        began = time.perf_counter()
+        while True:
+            seconds = run()
+            if time.perf_counter() - began >= WAKE_SECONDS:
+                return seconds
 
     return late
 

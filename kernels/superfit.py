@@ -10,9 +10,9 @@ all sums is fixed and fused operations are asked for by name, so every processor
             dm may be negative. Smaller steps were tried and are no better than 0.002 dB.
 3. Codes    Weights are rounded with the S_j nearest to s_j / d and the M_j nearest to c_j / dm.
 4. Again    d and dm are refitted to all codes of the super-block by least squares and rounded, and
-            weights are rounded once more. At 2 bits they are then rounded with M_j moved by the mean
-            error that leaves, and with the S_j below and above, and all of it is done twice. Kept
-            while the squared error falls.
+            weights are rounded once more. Where codes of scales have 4 bits they are then rounded with
+            M_j moved by the mean error that leaves, and with the S_j below and above, and all of it
+            is done twice. Kept while the squared error falls.
 
 Refits are corrections: with e what the current numbers leave, D = sum h sum h L^2 - (sum h L)^2,
 
@@ -52,8 +52,8 @@ ENDS = {
         (0.65, 1.1),
     ),
 }
-# Scale codes tried about the nearest; the second time with M moved. Above 2 bits only the nearest is: another start
-# gains more in as much time.
+# Scale codes tried about the nearest; the second time with M moved. Of scale codes of 6 bits only the nearest is:
+# another start gains more in as much time.
 PROBES = (0.0, 0.0, -1.0, 1.0)
 
 
@@ -191,9 +191,9 @@ def fit_super(
     _nearest(scales, steps[0], nought, top, saved[0, :lanes])
     _nearest(centres, steps[1], -limit, limit - 1.0, saved[1, :lanes])
     error = _probe_all(x, h, state, steps, saved, 1, scale_bits, items, lanes, curve)
-    two_bits = curve[-1] < 4
-    probes = len(PROBES) if two_bits else 1
-    for _ in range(2 if two_bits else 1):
+    coarse = scale_bits < 6
+    probes = len(PROBES) if coarse else 1
+    for _ in range(2 if coarse else 1):
         d, dm = _resolve(state, steps, lanes)
         new_half = half_nearest1(np.float32(d / units[0]))
         new_mid = half_nearest1(np.float32(dm / units[1]))

@@ -123,7 +123,7 @@ def fit(groups, scale_bits):
     mids = np.clip(np.floor(centres / mid_step + 0.5), -limit, limit - 1) if dm else 0 * centres
     best = None
     every = len(PROBES)
-    for probes in (1, every, every) if groups[0].bits == 2 else (1, 1):
+    for probes in (1, every, every) if scale_bits == 4 else (1, 1):
         found = [
             group.probe(float(d) * fine, float(dm) * coarse, a, b, probes, scale_bits)
             for group, a, b in zip(groups, first, mids, strict=True)
