@@ -130,6 +130,9 @@ SUPER_CODES = "kernels.superencode.quantize_block"
 SUPER_VALUES = "kernels.superrows.decode_row"
 SUPER_SUMS = "kernels.superrows.measure_row"
 UNPACK = "kernels.bitpack.unpack_row"
+VITERBI = "kernels.viterbi.sweep"
+SETTLE = "kernels.hqqfit.settle_row"
+EDGES = "kernels.codebookrows.search_group"
 PHASES = (
     Phase("widen BF16", ROWS, "vpslld", "vpmovzxwd"),
     Phase("range of a group", ROWS, "vpminsd", "vpmaxsd"),
@@ -142,6 +145,9 @@ PHASES = (
     Phase("superblock: one candidate of 2 bits", SUPER, "vcmpleps", "vfmadd", absent="vcvtdq2ps"),
     Phase("superblock: codes", SUPER_CODES, "vcvtdq2ps", "vfmadd"),
     Phase("superblock: error sums", SUPER_SUMS, "vcvtps2pd", "vsubpd", lanes=2),
+    Phase("trellis: one node of a step", VITERBI, "vpminuw", "vpmulhw", absent="vpmaxsw", lanes=16),
+    Phase("hqq: one move of a zero point", SETTLE, "vcvtdq2ps", "vmaxps"),
+    Phase("codebook: one edge", EDGES, "vcmpleps", "vpsubd"),
     Phase("decode: values of a superblock", SUPER_VALUES, "vcvtdq2ps", "vfmadd"),
     Phase("decode: 4 bits to bytes", UNPACK, "vpsrlw", "vpunpck", lanes=32),
 )
@@ -182,9 +188,12 @@ def main() -> None:
 
     import kernels
     from kernels.affine import dequantize_rows
+    from kernels.codebookrows import quantize_codebook_rows
+    from kernels.hqq import quantize_hqq_rows
     from kernels.nearest import quantize_rows_nearest
     from kernels.rows import quantize_rows
     from kernels.superrows import dequantize_super_rows, quantize_super_rows
+    from kernels.trellisrows import dequantize_trellis_rows, quantize_trellis_rows
 
     x = np.full((2, 256), 0x3C00, np.uint16)
     for method in ("minmax", "lsq"):
@@ -195,6 +204,10 @@ def main() -> None:
     fine = kernels.quantize_superblock(x, dtype="BF16", bits=4, group_size=32, scale_bits=6)
     arrays = fine.codes, fine.scale_codes, fine.min_codes, fine.d, fine.dm
     kernels.dequantize_superblock(*arrays, bits=4, cols=256, group_size=32, scale_bits=6)
+    kernels.quantize_hqq(x, dtype="BF16", bits=4, group_size=64)
+    kernels.quantize_codebook(x, dtype="BF16", levels=kernels.nf4_levels(), group_size=64)
+    path = kernels.quantize_trellis(x, dtype="BF16", bits=2)
+    kernels.dequantize_trellis(path.codes, path.scales, bits=2, cols=256)
     loops = []
     entries: tuple[Any, ...] = (
         quantize_rows_nearest,
@@ -202,6 +215,10 @@ def main() -> None:
         dequantize_rows,
         quantize_super_rows,
         dequantize_super_rows,
+        quantize_hqq_rows,
+        quantize_codebook_rows,
+        quantize_trellis_rows,
+        dequantize_trellis_rows,
     )
     for entry in entries:
         (assembly,) = entry.inspect_asm().values()

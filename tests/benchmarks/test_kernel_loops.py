@@ -34,6 +34,9 @@ BOUNDS = {
     "superblock: one candidate of 2 bits": 3.5,
     "superblock: codes": 7.6,
     "superblock: error sums": 4.0,
+    "trellis: one node of a step": 0.6,
+    "hqq: one move of a zero point": 1.9,
+    "codebook: one edge": 0.8,
     "decode: values of a superblock": 1.6,
     "decode: 4 bits to bytes": 0.32,
 }
