@@ -66,7 +66,7 @@ class Bench:
         bare = weights is None or row.weights is None
         model = self.task.model(variant.state if weights is None or bare else weights.state)
         told: dict[str, Any] = {}
-        if weights is not None and weights.table is not None:
+        if weights is not None and weights.table is not None and "table" in acts:
             table = activations.Table(model, weights.table, weights.divisors)
             told["table"] = dict(weights.table.head)
             measured = self.task.measure(model, lambda t: table.at(self.task.time(t)))
