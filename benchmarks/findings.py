@@ -51,8 +51,12 @@ class Findings:
 
     def times_faster(self, contender: str) -> float | None:
         """Ours against a contender, per weight: median of the pairwise ratios."""
-        record = next((r for r in self.records("peers") if r["name"] == contender), None)
+        record = self.peer(contender)
         return None if record is None else peer_ratio(record)
+
+    def peer(self, contender: str) -> Record | None:
+        """The race with a contender."""
+        return next((r for r in self.records("peers") if r["name"] == contender), None)
 
     def vector_gain(
         self,

@@ -29,7 +29,7 @@ def _bandwidth(name: str) -> Callable[[Findings], str | None]:
     """How many times as fast as a peer the traffic loop is, which does nothing but move the bytes."""
 
     def limit(found: Findings) -> str | None:
-        record = next((r for r in found.records("peers") if r["name"] == name), None)
+        record = found.peer(name)
         moved = found.first("speed", method="minmax", bits=4, group=64, symmetric=False)
         if record is None or moved is None:
             return None
@@ -42,17 +42,32 @@ def _bandwidth(name: str) -> Callable[[Findings], str | None]:
     return limit
 
 
+def _shares(found: Findings, groups: tuple[int, ...]) -> list[tuple[float, str]]:
+    """Of the traffic loop, and whose, of the widths that have a bar."""
+    return [
+        (roofline(record), record["name"])
+        for group in groups
+        for bits in (8, 4, 2)
+        for record in found.select("speed", method="minmax", group=group, bits=bits)
+    ]
+
+
+def _roofline(groups: tuple[int, ...], least: float) -> Callable[[Findings], Answer]:
+    def answer(found: Findings) -> Answer:
+        shares = _shares(found, groups)
+        if not shares:
+            return None
+        (low, name), (high, _) = min(shares), max(shares)
+        return f"{low:.1%} ({name}) to {high:.1%}", low >= least
+
+    return answer
+
+
 def _below(groups: tuple[int, ...], least: float) -> Callable[[Findings], str | None]:
     """Which settings are below the bar, and what their inner loop takes."""
 
     def limit(found: Findings) -> str | None:
-        low = [
-            f"{record['name']} {percent(roofline(record))}"
-            for group in groups
-            for bits in (8, 4, 2)
-            for record in found.select("speed", method="minmax", group=group, bits=bits)
-            if roofline(record) < least
-        ]
+        low = [f"{name} {share:.1%}" for share, name in _shares(found, groups) if share < least]
         loops = {r["name"]: r["instructions_per_weight"] for r in found.records("loops")}
         taken = [
             loops.get(f"nearest: {part}") for part in ("range of a group", "codes and error sums")
@@ -66,22 +81,6 @@ def _below(groups: tuple[int, ...], least: float) -> Callable[[Findings], str | 
         )
 
     return limit
-
-
-def _roofline(groups: tuple[int, ...], least: float) -> Callable[[Findings], Answer]:
-    def answer(found: Findings) -> Answer:
-        chosen = [
-            (roofline(record), record["name"])
-            for group in groups
-            for bits in (8, 4, 2)
-            for record in found.select("speed", method="minmax", group=group, bits=bits)
-        ]
-        if not chosen:
-            return None
-        (low, name), (high, _) = min(chosen), max(chosen)
-        return f"{percent(low)} ({name}) to {percent(high)}", low >= least
-
-    return answer
 
 
 def _peer(name: str, least: float) -> Callable[[Findings], Answer]:
@@ -191,13 +190,11 @@ def _threads(method: str) -> Callable[[Findings], Answer]:
     return answer
 
 
-def _better(peer: str, decibels: float, least: float, against: str) -> Callable[[Findings], Answer]:
+def _better(peer: str, decibels: float, least: float) -> Callable[[Findings], Answer]:
     """Against a peer that searches: by so many dB, and so many times as fast."""
 
     def answer(found: Findings) -> Answer:
-        record = next(
-            (r for r in found.select("peers", against=against) if r["name"] == peer), None
-        )
+        record = found.peer(peer)
         if record is None:
             return None
         gain = record["ours"]["sqnr_db"] - record["peer"]["sqnr_db"]
@@ -274,33 +271,38 @@ def _resident(found: Findings) -> Answer:
     return (f"{megabytes(peak(runs))} MB", peak(runs) <= 500 * 2**20) if runs else None
 
 
+def _faster(work: str, name: str, least: float) -> Target:
+    """So many times as fast as a peer, unless moving the bytes alone is not."""
+    return Target(work, f"≥ {least} ×", _peer(name, least), _bandwidth(name))
+
+
 TARGETS = (
     Target("`minmax` 8, 4, 2 bits, G64 and G128", "≥ 75 % of the traffic loop", _roofline((64, 128), 0.75), _below((64, 128), 0.75)),
     Target("`minmax` 8, 4, 2 bits, G32", "≥ 65 % of the traffic loop", _roofline((32,), 0.65), _below((32,), 0.65)),
-    Target("`minmax` 4 bits against ggml Q4_0 (C)", "≥ 6 ×", _peer("ggml (C) Q4_0", 6), _bandwidth("ggml (C) Q4_0")),
-    Target("… against ONNX Runtime", "≥ 30 ×", _peer("ONNX Runtime 4 bits G64", 30), _bandwidth("ONNX Runtime 4 bits G64")),
-    Target("… against MLX", "≥ 20 ×", _peer("MLX 4 bits G64", 20), _bandwidth("MLX 4 bits G64")),
-    Target("… against NumPy, whole matrix", "≥ 50 ×", _peer("NumPy 4 bits G64, whole matrix", 50), _bandwidth("NumPy 4 bits G64, whole matrix")),
-    Target("… against a loop in Python", "≥ 700 ×", _peer("Python loop 4 bits G64", 700)),
+    _faster("`minmax` 4 bits against ggml Q4_0 (C)", "ggml (C) Q4_0", 6),
+    _faster("… against ONNX Runtime", "ONNX Runtime 4 bits G64", 30),
+    _faster("… against MLX", "MLX 4 bits G64", 20),
+    _faster("… against NumPy, whole matrix", "NumPy 4 bits G64, whole matrix", 50),
+    _faster("… against a loop in Python", "Python loop 4 bits G64", 700),
     Target("vector against scalar, AVX-512", "≥ 6 ×", _vectors("AVX-512", 6)),
     Target("vector against scalar, AVX2", "≥ 5 ×", _vectors("AVX2", 5)),
     Target("`lsq` 4 bits G64", "≥ 20.5 dB at ≥ 350 Mweights/s", _fit(4, 20.5, 350)),
     Target("`lsq` 2 bits G64", "≥ 9.0 dB at ≥ 350 Mweights/s", _fit(2, 9.0, 350)),
-    Target("`lsq` 4 bits against hqq", "no worse, ≥ 100 ×", _better("hqq 4 bits G64", 0, 100, "lsq")),
+    Target("`lsq` 4 bits against hqq", "no worse, ≥ 100 ×", _better("hqq 4 bits G64", 0, 100)),
     Target(
         "`superblock` at 4.5 bits a weight against ggml Q4_K",
         "≥ +0.2 dB, ≥ 10 ×",
-        _better("ggml (C) Q4_K", 0.2, 10, "superblock"),
+        _better("ggml (C) Q4_K", 0.2, 10),
     ),
     Target(
         "`superblock` at 2.625 against Q2_K",
         "≥ +1.0 dB, ≥ 5 ×",
-        _better("ggml (C) Q2_K", 1.0, 5, "superblock"),
+        _better("ggml (C) Q2_K", 1.0, 5),
     ),
     Target(
         "`superblock` at 2.375 against IQ2_XS",
         "no worse, ≥ 50 ×",
-        _better("ggml (C) IQ2_XS", 0, 50, "superblock"),
+        _better("ggml (C) IQ2_XS", 0, 50),
     ),
     Target("time-aware step in a job", "≤ 7 % of its processor time", _added("time-aware", 0.07)),
     Target("spatial step in a job", "≤ 9 % of its processor time", _added("smoothed", 0.09)),

@@ -56,6 +56,10 @@ class Quantized:
     divisors: dict[str, Tensor] = field(default_factory=dict)
 
 
+# The job runs in the process that has torch, the model and all calibration data in it.
+LIMITS = Limits(threads=1, max_memory_bytes=16 * 2**30)
+
+
 def everywhere(names: list[str], recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe that treats every linear layer alike and leaves the rest as it is."""
     bits = recipe["bits"]
@@ -79,9 +83,7 @@ def quantize(
         out = Path(folder) / "artifact"
         wanted = Recipe.model_validate(recipe)
         known = None if calibration is None else str(calibration)
-        job = local.open_job(
-            settings, str(source), str(out), wanted, Limits(threads=1), known, replace=True
-        )
+        job = local.open_job(settings, str(source), str(out), wanted, LIMITS, known, replace=True)
         with contextlib.closing(job):
             last = list(job.run())[-1]
             if last.state is not JobState.SUCCEEDED:

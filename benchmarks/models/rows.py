@@ -57,9 +57,13 @@ class Row:
     def job(self) -> dict[str, Any] | None:
         """What makes the weights and the table: `weights` with what `activations` adds to its recipe."""
         acts = self.activations or {}
+        given = self.weights
         if "table" not in acts:
-            return self.weights
-        made = self.weights or {"by": "ours", "recipe": {"bits": 8, "method": "lsq"}}
+            if given is None or given["by"] != "ours" or "calibrated" not in given:
+                return given
+            # Left to itself a calibrated job writes a table.
+            return given | {"recipe": given["recipe"] | {"activations": {"mode": "none"}}}
+        made = given or {"by": "ours", "recipe": {"bits": 8, "method": "lsq"}}
         recipe = made["recipe"] | {"activations": {"bits": acts["bits"], **acts["table"]}}
         if "smoothing" in acts:
             recipe["smoothing"] = acts["smoothing"]
