@@ -29,14 +29,15 @@ from kernels.encode import LEAST, MOST, Scratch, scratch_for
 from kernels.fidelity import E2, MAX, Q2, W2, WQ
 from kernels.lanes import fold_short
 from kernels.lsq import FITS
-from kernels.phases import SPAN, encoded, settled
 from kernels.rows import quantize_each
-from kernels.settle import BOUND, COUNT, RULES, extremes
-from kernels.spans import largest_bf16, largest_f16
+from kernels.settle import BOUND, COUNT, RULES, extremes, settle
+from kernels.spans import encode_span, largest_error
 from kernels.stored import TILE
 from kernels.vectors import TURN
-from kernels.widen import BF16, F32, padded
+from kernels.widen import F32, padded
 
+SPAN = 1024  # weights in the nearest cache at a time
+AHEAD = 6 * SPAN  # weights from what is encoded to what is fetched meanwhile
 LINE = 64  # bytes of the cache, and of a vector
 SHORT = 1024  # weights whose errors are added up in float32
 
@@ -81,18 +82,18 @@ def _ranges(
         extremes(x, found, start + g * group, group // TILE, g)
     for g in range(max(known, count), (count + COUNT - 1) // COUNT * COUNT):
         extremes(x, found, start, group // TILE, g)
-    widest = np.float32(0.0)
+    widest, n = np.float32(0.0), rules.shape[1]
     whole = count // COUNT * COUNT
     for place in range(0, whole, COUNT):
-        fits, bound = settled(
-            kind, symmetric, found, scales, mins, rules, place, first + place, zero, top
+        fits, bound = settle(
+            kind, symmetric, found, scales, mins, rules, place, first + place, n, zero, top
         )
         if not fits:
             return np.float32(-1.0)
         widest = max(widest, bound)
     if whole < count:
-        fits, bound = settled(
-            kind, symmetric, found, halves[0], halves[1], rules, whole, 0, zero, top
+        fits, bound = settle(
+            kind, symmetric, found, halves[0], halves[1], rules, whole, 0, n, zero, top
         )
         if not fits:
             return np.float32(-1.0)
@@ -130,23 +131,24 @@ def _codes(
     Result  how many were ranged, see spans
     """
     ranged: Integer = np.int64(0)
+    n = rules.shape[1]
     if group > SHORT:
         for g in range(count):
             some: Integer = np.int64(0)
             for part in range(0, group, SHORT):
                 turns = min(SHORT, group - part) // TILE
-                some = encoded(
+                some = encode_span(
                     kind, symmetric, x, codes, rules, short, found, start + g * group + part, row,
-                    turns, g, 1, after + part, last, group, part, bits, zero, top,
+                    turns, g, 1, after + part, last, group, part, n, AHEAD, bits, zero, top,
                 )  # fmt: skip
                 fold_short(short, totals)
             ranged += some
         return ranged
     step = SHORT // group
     for g in range(0, count, step):
-        ranged += encoded(
+        ranged += encode_span(
             kind, symmetric, x, codes, rules, short, found, start + g * group, row, group // TILE,
-            g, min(step, count - g), after, last, group, 0, bits, zero, top,
+            g, min(step, count - g), after, last, group, 0, n, AHEAD, bits, zero, top,
         )  # fmt: skip
         fold_short(short, totals)
     return ranged
@@ -171,10 +173,8 @@ def _largest(
     for g in range(count):
         if rules[BOUND, g] > most:
             place = start + g * group
-            if kind == BF16:
-                most = max(most, largest_bf16(x, codes, rules, place, row, turns, g, n, bits, zero))
-            else:
-                most = max(most, largest_f16(x, codes, rules, place, row, turns, g, n, bits, zero))
+            found = largest_error(kind, x, codes, rules, place, row, turns, g, n, bits, zero)
+            most = max(most, found)
     return most
 
 

@@ -15,6 +15,7 @@ from numba import types as numba_types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.forms import by_form
 from kernels.stored import I16, I16T, PATTERNS, TILE, Stored, every, highest
 from kernels.vectors import F32, F32T, I32T, TURN, arrays, at, larger, mixed, splat, variable
 
@@ -275,18 +276,13 @@ def _extremes_type(typing: Any, x: Any, found: Any, start: Any, turns: Any, plac
     return types.void(x, found, *(types.intp,) * 3), _extremes
 
 
-def _settle_type(kind: str, symmetric: bool) -> Any:
-    emit = _settle(kind, symmetric)
-
-    def typed(
-        typing: Any, found: Any, scales: Any, mins: Any, rules: Any, place: Any, into: Any,
-        stride: Any, zero: Any, top: Any,
-    ) -> Any:  # fmt: skip
-        result = types.Tuple((types.boolean, types.float32))
-        places, floats = (types.intp,) * 3, (types.float32,) * 2
-        return result(found, scales, mins, rules, *places, *floats), emit
-
-    return typed
+def _settle_type(
+    typing: Any, kind: Any, symmetric: Any, found: Any, scales: Any, mins: Any, rules: Any,
+    place: Any, into: Any, stride: Any, zero: Any, top: Any,
+) -> Any:  # fmt: skip
+    result = types.Tuple((types.boolean, types.float32))
+    form, places, floats = (types.intp, types.boolean), (types.intp,) * 3, (types.float32,) * 2
+    return result(*form, found, scales, mins, rules, *places, *floats), by_form(_settle)
 
 
 # x is uint16, patterns of BF16 or F16 weights.
@@ -295,14 +291,10 @@ def _settle_type(kind: str, symmetric: bool) -> Any:
 # makes the range of a group from
 extremes = cast("Callable[..., None]", intrinsic(_extremes_type))
 
-# settle(found, scales, mins, rules, place, into, stride, zero, top): for COUNT groups, found from place
+# settle(kind, symmetric, found, scales, mins, rules, place, into, stride, zero, top): for COUNT groups, found from place
 # on, write scale and, unless symmetric, minimum, halves as uint16, to scales and mins from `into` on, and
 # rules, of float32 (RULES, stride), from place on; zero and top, float32, as in encode.rule1
 #   Result  whether all of these groups are of the ordinary kind (what is written is meaningless if
 #           not): finite, with weights of both signs, a scale that is a normal half, a minimum within
 #           FAR scales, and codes that need no clipping (symmetric: none at 0); and the largest BOUND
-Settle = Callable[..., tuple[bool, np.float32]]
-settle_bf16 = cast("Settle", intrinsic(_settle_type("BF16", symmetric=False)))
-settle_bf16_symmetric = cast("Settle", intrinsic(_settle_type("BF16", symmetric=True)))
-settle_f16 = cast("Settle", intrinsic(_settle_type("F16", symmetric=False)))
-settle_f16_symmetric = cast("Settle", intrinsic(_settle_type("F16", symmetric=True)))
+settle = cast("Callable[..., tuple[bool, np.float32]]", intrinsic(_settle_type))

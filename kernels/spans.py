@@ -15,6 +15,7 @@ from numba import types as numba_types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.forms import by_form, by_kind
 from kernels.settle import INVERSE, LOW, NEGATIVE, Extremes
 from kernels.stored import PATTERNS, TILE, WIDTHS, Stored, absolute, highest
 from kernels.vectors import (
@@ -142,7 +143,7 @@ def _encode(kind: str, symmetric: bool) -> Any:
     return emit
 
 
-def _largest(kind: str, symmetric: bool) -> Any:
+def _largest(kind: str) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         stored = Stored(context, builder, kind)
         x, q, rules = arrays(context, builder, signature, args, 3)
@@ -169,38 +170,29 @@ def _largest(kind: str, symmetric: bool) -> Any:
     return emit
 
 
-def _encode_type(kind: str, symmetric: bool) -> Any:
-    emit = _encode(kind, symmetric)
-
-    def typed(
-        typing: Any, x: Any, q: Any, rules: Any, sums: Any, found: Any, start: Any, row: Any,
-        turns: Any, first: Any, count: Any, after: Any, last: Any, group: Any, resume: Any,
-        stride: Any, ahead: Any, bits: Any, zero: Any, top: Any,
-    ) -> Any:  # fmt: skip
-        places, floats = (types.intp,) * 12, (types.float32,) * 2
-        return types.intp(x, q, rules, sums, found, *places, *floats), emit
-
-    return typed
+def _encode_type(
+    typing: Any, kind: Any, symmetric: Any, x: Any, q: Any, rules: Any, sums: Any, found: Any,
+    start: Any, row: Any, turns: Any, first: Any, count: Any, after: Any, last: Any, group: Any,
+    resume: Any, stride: Any, ahead: Any, bits: Any, zero: Any, top: Any,
+) -> Any:  # fmt: skip
+    form, places, floats = (types.intp, types.boolean), (types.intp,) * 12, (types.float32,) * 2
+    return types.intp(*form, x, q, rules, sums, found, *places, *floats), by_form(_encode)
 
 
-def _largest_type(kind: str, symmetric: bool) -> Any:
-    emit = _largest(kind, symmetric)
-
-    def typed(
-        typing: Any, x: Any, q: Any, rules: Any, start: Any, row: Any, turns: Any, g: Any,
-        stride: Any, bits: Any, zero: Any,
-    ) -> Any:  # fmt: skip
-        return types.float32(x, q, rules, *(types.intp,) * 6, types.float32), emit
-
-    return typed
+def _largest_type(
+    typing: Any, kind: Any, x: Any, q: Any, rules: Any, start: Any, row: Any, turns: Any, g: Any,
+    stride: Any, bits: Any, zero: Any,
+) -> Any:  # fmt: skip
+    places = (types.intp,) * 6
+    return types.float32(types.intp, x, q, rules, *places, types.float32), by_kind(_largest)
 
 
 # In both of these x is uint16, patterns of finite BF16 or F16 weights, turns is the number of TILE
 # weights worked on in each group, and q, uint8, is the row of packed codes of so many bits whose first
 # weight is x[row].
 #
-# encode_span(x, q, rules, sums, found, start, row, turns, first, count, after, last, group, resume,
-#             stride, ahead, bits, zero, top):
+# encode_span(kind, symmetric, x, q, rules, sums, found, start, row, turns, first, count, after, last, group,
+#             resume, stride, ahead, bits, zero, top):
 # codes of count groups from number first of rules on, one after the other from start on, to their
 # places in q; add sums of w^2, e^2 and w e to float32 (3, TURN). The pattern `ahead` elements on is fetched.
 # As group g is encoded, what settle makes the range of min(g, last) from, of groups of so many weights
@@ -209,13 +201,7 @@ def _largest_type(kind: str, symmetric: bool) -> Any:
 #   Result  the number of groups ranged: all or, where that would be slower, none
 #   e is (w - m) - s (u - z), the product exact: in groups of the ordinary kind within 2^-23 |w| of w
 #   less the stored value
-Encode = Callable[..., int]
-encode_bf16 = cast("Encode", intrinsic(_encode_type("BF16", symmetric=False)))
-encode_bf16_symmetric = cast("Encode", intrinsic(_encode_type("BF16", symmetric=True)))
-encode_f16 = cast("Encode", intrinsic(_encode_type("F16", symmetric=False)))
-encode_f16_symmetric = cast("Encode", intrinsic(_encode_type("F16", symmetric=True)))
+encode_span = cast("Callable[..., int]", intrinsic(_encode_type))
 
-# largest_error(x, q, rules, start, row, turns, g, stride, bits, zero): the largest |w - v| of a group
-Largest = Callable[..., np.float32]
-largest_bf16 = cast("Largest", intrinsic(_largest_type("BF16", symmetric=False)))
-largest_f16 = cast("Largest", intrinsic(_largest_type("F16", symmetric=False)))
+# largest_error(kind, x, q, rules, start, row, turns, g, stride, bits, zero): the largest |w - v| of a group
+largest_error = cast("Callable[..., np.float32]", intrinsic(_largest_type))

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
-from kernels.nearest import SHORT, whole
-from kernels.phases import SPAN
+from kernels.nearest import SHORT, SPAN, whole
 from kernels.widen import KINDS
 from tests.kernels.strategies import BITS, LANDMARKS, bits, llm_like, narrow
 from tests.naive import affine, bitstream, minmax
