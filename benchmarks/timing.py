@@ -15,6 +15,7 @@ from statistics import median
 Run = Callable[[], float]
 REST_SECONDS = 0.3
 WAKE_SECONDS = 0.15
+LONG_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -37,17 +38,19 @@ def timed(work: Callable[[], object]) -> Run:
 
 
 def rested(run: Run) -> Run:
-    """A run that begins when threads of the one before are asleep: some spin on after their work, OpenMP's
-    for a fifth of a second. Short ones are run over and over until the processors are awake, which
-    takes some hundredths of a second here, and the last counts."""
+    """A run that begins when threads of the one before are asleep (some spin on after their work, OpenMP's for
+    a fifth of a second) and processors are awake, which takes some hundredths of a second of work here.
+    So short ones do not count until then; for one of a second that is little."""
 
     def late() -> float:
         time.sleep(REST_SECONDS)
         began = time.perf_counter()
-        while True:
-            seconds = run()
-            if time.perf_counter() - began >= WAKE_SECONDS:
-                return seconds
+        seconds = run()
+        if time.perf_counter() - began >= LONG_SECONDS:
+            return seconds
+        while time.perf_counter() - began < WAKE_SECONDS:
+            run()
+        return run()
 
     return late
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 
+import pytest
+
 from benchmarks.timing import interleave, rested, timed
 
 
@@ -29,13 +31,12 @@ def test_rounds_go_on_until_there_is_time_enough_to_judge_by() -> None:
     assert len(interleave({"a": timed(lambda: time.sleep(0.005))}, 2).seconds["a"]) == 2
 
 
-def test_after_a_rest_the_last_of_some_short_runs_counts() -> None:
+@pytest.mark.parametrize(("takes", "counted"), [(0.06, 3), (0.3, 1), (1.1, 0)])
+def test_after_a_rest_what_runs_awake_counts(takes: float, counted: int) -> None:
     taken = itertools.count()
 
     def run() -> float:
-        time.sleep(0.06)
+        time.sleep(takes)
         return next(taken)
 
-    late = rested(run)
-    assert late() == 2
-    assert late() == 5
+    assert rested(run)() == counted
